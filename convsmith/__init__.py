@@ -1,0 +1,61 @@
+"""Convsmith: from a folder of images to a convolutional network that can be trusted.
+
+    import convsmith
+
+    run = convsmith.train("photos/", budget="5m")
+    print(run.results["accuracy"])
+    run.classifier().predict(["new.jpg"])
+
+Names are loaded when they are first used, so that `import convsmith` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "load_data": "convsmith.api",
+    "load_run": "convsmith.api",
+    "train": "convsmith.api",
+    "Classifier": "convsmith.api",
+    "Run": "convsmith.api",
+    "Dataset": "convsmith.images",
+    "Recipe": "convsmith.recipe",
+    "Estimate": "convsmith.records",
+    "Finding": "convsmith.records",
+    "ConvsmithError": "convsmith.errors",
+}
+
+__all__ = [
+    "Classifier",
+    "ConvsmithError",
+    "Dataset",
+    "Estimate",
+    "Finding",
+    "Recipe",
+    "Run",
+    "__version__",
+    "load_data",
+    "load_run",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from convsmith.api import Classifier, Run, load_data, load_run, train
+    from convsmith.errors import ConvsmithError
+    from convsmith.images import Dataset
+    from convsmith.recipe import Recipe
+    from convsmith.records import Estimate, Finding
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'convsmith' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

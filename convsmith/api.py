@@ -1,0 +1,225 @@
+"""What a notebook types: `load_data`, `train`, `load_run`, and what they return."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convsmith import pipeline
+from convsmith.errors import RunError, UsageError
+from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
+from convsmith.pipeline import Code, Listener, ModelFunction, Trained, silent
+from convsmith.recipe import Recipe, load_layer, nested
+from convsmith.records import Estimate, Finding
+from convsmith.reporting import write_report
+from convsmith.run_folder import RunFolder, find_run, read_log
+
+Picture = Any
+"""A path, a PIL image, or an array uint8 `[H, W]` or `[H, W, C]`, C in {1, 3}."""
+
+
+def load_data(source: str | Path, *, limit: int | None = None, split_seed: int = 0) -> Dataset:
+    """Open, audit and divide labelled images; unreadable ones are left out.
+
+    Args:
+        source: a named set such as `digits`, a folder of class folders, or a folder of IDX files.
+        limit: how many images to use, all classes alike; None is all.
+        split_seed: of the division into train, tune and test.
+
+    Raises:
+        UsageError, DataError: there is no such source, or it cannot be used.
+
+    Example:
+        >>> load_data("digits").counts()["test"]["7"]
+        27
+    """
+    dataset, _ = audit(*open_source(str(source), limit=limit))
+    return assign_roles(dataset, split_seed=split_seed)
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | ModelFunction = "auto",
+    epochs: int | None = None,
+    budget: str | float | None = None,
+    recipe: str | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    listener: Listener = silent,
+) -> Run:
+    """Train a network and return its finished run.
+
+    Args:
+        data: a named set or a folder of labelled images.
+        model: a name, `FILE.py:NAME`, or a function `(in_channels, outputs) -> nn.Module`.
+        epochs: passes over the training images; chosen for you if neither it nor a budget is given.
+        budget: wall clock of the whole call: seconds, or `"5m"`.
+        recipe: where to start from: a recipe, a named one, or a YAML file.
+        overrides: dotted keys of the recipe and their values, such as `{"train.batch": 64}`.
+        seed: of initialisation, order and augmentation.
+        device: `cpu`, `cuda`, `mps`; by default whichever is there.
+        name: what to call the run.
+        runs: where its folder is made.
+        listener: is told what happens, see `pipeline.Message`.
+
+    Raises:
+        ConvsmithError: whatever stands in the way, as its subclasses say.
+    """
+    started = time.monotonic()
+    if epochs is not None and budget is not None:
+        raise UsageError("epochs and budget both say how long to train.", mend="Give one of them.")
+    base = recipe.model_dump() if isinstance(recipe, Recipe) else load_layer(recipe) if recipe else {}
+    code, model_name = _code(model)
+    source = str(data) if str(data) in SOURCES or not Path(data).exists() else str(Path(data).resolve())
+    flags = {
+        "data.source": source, "model": model_name, "name": name, "seed": seed,
+        "train.epochs": epochs, "train.budget": budget, "train.device": device,
+    }  # fmt: skip
+    layers = [nested(key, value) for key, value in {**(overrides or {}), **flags}.items() if value is not None]
+    resolved = Recipe.from_layers(base, *layers)
+    return Run(pipeline.train(resolved, runs=Path(runs), code=code, tell=listener, started=started), code=code)
+
+
+def load_run(path: str | Path, *, code: str | Path | ModelFunction | None = None, runs: str | Path = "runs") -> Run:
+    """Open a run by path, name, unique prefix, or `last`.
+
+    Args:
+        path: which run.
+        code: the run's own network code, a file or the function, where it has one; a file's hash is checked.
+        runs: where names are looked up.
+    """
+    given = Code(Path(code), "", {}) if isinstance(code, (str, Path)) else code
+    return Run(find_run(str(path), Path(runs)), code=given)
+
+
+class Run:
+    """A run on disk: what came out, and how to use it.
+
+    Args:
+        folder: where it lies.
+        code: the user's own network code, where the run has one.
+    """
+
+    def __init__(self, folder: RunFolder, *, code: Code | ModelFunction | None = None) -> None:
+        self.folder = folder
+        self._code = code
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def recipe(self) -> Recipe:
+        """What made it, without `auto`: training it again gives the same weights."""
+        return Recipe.from_yaml(self.folder.read_text("recipe.yaml"))
+
+    @property
+    def results(self) -> dict[str, Estimate]:
+        """The figures on the test images, by name, each with its interval."""
+        splits = self.folder.read_json("results.json")["splits"]
+        figures = (splits.get("test") or splits["tune"])["metrics"]
+        return {name: Estimate.from_json(values) for name, values in figures.items()}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the diagnosis saw, the most pressing first."""
+        return [Finding.from_json(values) for values in self.folder.read_json("findings.json")["findings"]]
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """Figures over training: name to `(step, value)`, such as `loss`, `rate`, `accuracy` (of the tune images)."""
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for record in read_log(self.folder.log_path):
+            for name, value in record["values"].items():
+                if isinstance(value, (int, float)) and record["kind"] in {"progress", "epoch", "tune"}:
+                    curves.setdefault(name, []).append((record["step"], value))
+        return curves
+
+    def classifier(self, *, device: str = "auto") -> Classifier:
+        """The trained network, ready to name pictures."""
+        return Classifier(pipeline.load_trained(self.folder, code=self._code, device=device))
+
+    def evaluate(self, data: str | Path, *, limit: int | None = None) -> dict[str, Estimate]:
+        """Measure the network on other labelled images; class names are matched by name."""
+        trained = pipeline.load_trained(self.folder, code=self._code)
+        result, _ = pipeline.evaluate_on(trained, str(data), limit=limit)
+        return {name: Estimate.from_json(values) for name, values in result["metrics"].items()}
+
+    def report(self) -> Path:
+        """Rebuild the report from the records and return its place."""
+        return write_report(self.folder)
+
+    def __repr__(self) -> str:
+        try:
+            name, figure = next(iter(self.results.items()))
+        except RunError:
+            return f"Run({str(self.path)!r}, not finished)"
+        return f"Run({str(self.path)!r}, {name} {figure})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the headline figures and where the report lies."""
+        from markupsafe import escape
+
+        rows = "".join(
+            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(figure))}</td></tr>"
+            for name, figure in self.results.items()
+        )
+        return f"<p><b>{escape(self.path.name)}</b>, report: <code>{escape(self.folder.report)}</code></p><table>{rows}</table>"
+
+
+class Classifier:
+    """A trained classifier with scikit-learn's habits.
+
+    Args:
+        trained: the network with its pixels and normalisation.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self._trained = trained
+
+    @cached_property
+    def classes_(self) -> np.ndarray:
+        """Class names in the order of `predict_proba`'s columns, `[K]`."""
+        return np.array(self._trained.classes)
+
+    def predict(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        """The name of the likeliest class of each picture, `[N]`."""
+        return self.classes_[self.predict_proba(pictures).argmax(axis=1)]
+
+    def predict_proba(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        """Probabilities float64 `[N, K]`; rows sum to 1.
+
+        Args:
+            pictures: paths, PIL images, or arrays uint8 `[H, W, C]`; decoded and resized as in training.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+        if isinstance(pictures, (str, Path)):
+            raise UsageError("predict takes a list of pictures.", mend=f"Write predict([{str(pictures)!r}]).")
+        return self._trained.probabilities([self._trained.see(_decoded(picture)) for picture in pictures])
+
+
+def _decoded(picture: Picture) -> np.ndarray:
+    if not isinstance(picture, np.ndarray):
+        return decode(picture)
+    array = picture[..., None] if picture.ndim == 2 else picture
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise UsageError(f"A picture is {array.dtype} {list(picture.shape)}; expected uint8 [H, W] or [H, W, 1 or 3].")
+    return array
+
+
+def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str]:
+    if not isinstance(model, str):
+        return model, "own"
+    path, colon, name = model.rpartition(":")
+    return (Code(Path(path), name, {}), "own") if colon and path.endswith(".py") else (None, model)

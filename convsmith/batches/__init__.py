@@ -1,0 +1,44 @@
+"""From images in memory to batches ready for the network: order, draws, augmentation, normalisation."""
+
+from convsmith.batches.augment import AUGMENTATIONS, PRESETS, Augment, build, join_digests
+from convsmith.batches.batches import Batch, Batches
+from convsmith.batches.colour import Colour, Erasing, Normalize
+from convsmith.batches.geometry import Crop, Flip, Geometry, Motion, Rotation, Shift, VerticalFlip, Zoom
+from convsmith.batches.operation import Operation, Parameters
+from convsmith.batches.order import GROUP, permutation, rank_span, span, steps_per_epoch
+from convsmith.batches.philox import Keys, keys_of, operation_id, philox, uniform
+from convsmith.batches.sequence import Sequence
+
+__all__ = [
+    "AUGMENTATIONS",
+    "GROUP",
+    "PRESETS",
+    "Augment",
+    "Batch",
+    "Batches",
+    "Colour",
+    "Crop",
+    "Erasing",
+    "Flip",
+    "Geometry",
+    "Keys",
+    "Motion",
+    "Normalize",
+    "Operation",
+    "Parameters",
+    "Rotation",
+    "Sequence",
+    "Shift",
+    "VerticalFlip",
+    "Zoom",
+    "build",
+    "join_digests",
+    "keys_of",
+    "operation_id",
+    "permutation",
+    "philox",
+    "rank_span",
+    "span",
+    "steps_per_epoch",
+    "uniform",
+]

@@ -1,0 +1,176 @@
+"""Augmentation of whole batches: operations by name, drawn on the CPU and applied wherever the images are."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from convsmith.batches.batches import Batch
+from convsmith.batches.colour import Colour, Erasing, Normalize
+from convsmith.batches.geometry import Crop, Flip, Geometry, Motion, Rotation, Shift, VerticalFlip, Zoom, shared_border
+from convsmith.batches.operation import Operation, Parameters
+from convsmith.batches.philox import Keys, keys_of, split_seed
+from convsmith.errors import UsageError
+from convsmith.registry import Entry, Registry, suggestion
+
+AUGMENTATIONS = Registry(
+    "augmentation",
+    [
+        Entry("crop", Crop, "a random part, stretched over the whole", "Szegedy et al. 2015", ("geometry",)),
+        Entry("shift", Shift, "a move by whole pixels", tags=("geometry", "exact")),
+        Entry("flip", Flip, "left and right mirrored", tags=("geometry", "exact")),
+        Entry("vertical_flip", VerticalFlip, "top and bottom mirrored", tags=("geometry", "exact")),
+        Entry("rotation", Rotation, "a turn about the centre", tags=("geometry",)),
+        Entry("zoom", Zoom, "enlarged or shrunk about the centre", tags=("geometry",)),
+        Entry("colour", Colour, "brightness, contrast, saturation", "Haeberli & Voorhies 1994", ("pixels",)),
+        Entry("erasing", Erasing, "a rectangle covered with one colour", "Zhong et al. 2020", ("pixels",)),
+    ],
+)
+
+PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
+    "none": (),
+    "digits": (
+        {"name": "shift", "options": {"pixels": 1, "border": "zero"}},
+        {"name": "rotation", "options": {"degrees": 8.0, "border": "zero"}},
+    ),
+    "clothes": ({"name": "flip"}, {"name": "shift", "options": {"pixels": 1, "border": "zero"}}),
+    "objects": (
+        {"name": "flip"},
+        {"name": "shift", "options": {"pixels": 2}},
+        {"name": "erasing", "options": {"p": 0.25, "area": (0.02, 0.25)}},
+    ),
+    "photos": ({"name": "crop"}, {"name": "flip"}, {"name": "colour"}),
+}
+
+AHEAD = 1024  # positions drawn at once; 16 steps of 64 images then share the calls that one would need
+
+
+class Augment:
+    """Makes batches ready for the network: augmented, normalised, float32.
+
+    Operations that move pixels come first, composed to one motion (see `geometry`); the others follow in their order.
+
+    Draws are made for a stretch of the epoch at a time and sliced at each step. They are a function of each image's key
+    alone, so this is a matter of speed only: at 64 images a step it takes drawing from 0.2 to 0.03 ms.
+
+    Args:
+        operations: each of another name, for the name decides the draws. None at all leaves the normalisation.
+        normalize: the last step.
+        seed: the run's seed; in [0, 2^64).
+
+    Raises:
+        UsageError: two operations of one name, or motions with different borders.
+    """
+
+    def __init__(self, operations: Sequence[Operation], *, normalize: Normalize, seed: int = 0) -> None:
+        names = [operation.name for operation in operations]
+        if len(set(names)) < len(names):
+            raise UsageError(
+                f"Augmentation lists one operation twice ({', '.join(names)}), and both would draw the same.",
+                mend="Merge them into one.",
+            )
+        split_seed(seed)
+        shared_border([operation for operation in operations if isinstance(operation, Motion)])
+        self.operations, self.normalize, self.seed = tuple(operations), normalize, seed
+        self._size: tuple[int, int] | None = None
+        self._steps: list[Operation] = []
+        self._ahead: tuple[int, int, int, list[Parameters]] | None = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with float32 images, and with masks among its targets moved along; the given one stays.
+
+        An empty batch keeps its shape.
+        """
+        images, targets = batch.images, batch.targets
+        if len(batch) and self.operations:
+            height, width = images.shape[-2:]
+            self._fit(height, width)
+            for operation, parameters in zip(self._steps, self._draws(batch.keys), strict=True):
+                images, targets = operation.apply(images, targets, parameters)
+        return replace(batch, images=self.normalize(images), targets=targets)
+
+    def digest(self, keys: np.ndarray) -> str:
+        """Return a fingerprint of what is drawn for these keys, for logs and for comparing runs.
+
+        It is the sum, modulo 2^64, of the first eight bytes of each image's SHA-256, so the fingerprints of the
+        parts of a batch add up (`join_digests`) to that of the whole, whichever process held which part.
+
+        Args:
+            keys: int64 `[N, 2]`.
+
+        Returns:
+            16 hexadecimal digits.
+        """
+        drawn = [operation.draw(Keys(keys, self.seed)) for operation in self.operations]
+        columns = [
+            value.astype(np.float64).reshape(len(keys), math.prod(value.shape[1:]))
+            for values in drawn
+            for value in values.values()
+        ]
+        rows = np.concatenate([keys.astype(np.float64), *columns], axis=1)
+        images = (hashlib.sha256(row.tobytes()).digest() for row in rows)
+        return _hexadecimal(sum(int.from_bytes(image[:8], "big") for image in images))
+
+    def _fit(self, height: int, width: int) -> None:
+        """Compose the motions for pictures of this size."""
+        if self._size == (height, width):
+            return
+        motions = [operation for operation in self.operations if isinstance(operation, Motion)]
+        others = [operation for operation in self.operations if not isinstance(operation, Motion)]
+        self._steps = [Geometry(motions, height, width), *others] if motions else others
+        self._size, self._ahead = (height, width), None
+
+    def _draws(self, keys: np.ndarray) -> list[Parameters]:
+        """Return the parameters of each step for these keys, sliced from those drawn ahead where keys are in a row."""
+        (epoch, start), n = keys[0].tolist(), len(keys)
+        if n >= AHEAD or not np.array_equal(keys, keys_of(epoch, start, start + n)):
+            return self._draw(keys)
+        if self._ahead is None or self._ahead[0] != epoch or not self._ahead[1] <= start <= self._ahead[2] - n:
+            stop = min(start + AHEAD, 2**32)
+            self._ahead = (epoch, start, stop, self._draw(keys_of(epoch, start, stop)))
+        first = start - self._ahead[1]
+        return [{key: value[first : first + n] for key, value in drawn.items()} for drawn in self._ahead[3]]
+
+    def _draw(self, keys: np.ndarray) -> list[Parameters]:
+        return [step.draw(Keys(keys, self.seed)) for step in self._steps]
+
+
+def join_digests(digests: Iterable[str]) -> str:
+    """Return the fingerprint of a whole batch from those of its parts (`Augment.digest`), in any order."""
+    return _hexadecimal(sum(int(digest, 16) for digest in digests))
+
+
+def build(operations: str | Sequence[Any], *, normalize: Normalize, seed: int = 0) -> Augment:
+    """Make an `Augment` from what a recipe says.
+
+    Args:
+        operations: the name of a preset, or a sequence of names, of mappings `{"name": .., "options": {..}}`, or of
+            records with these two attributes.
+        normalize, seed: as in `Augment`.
+
+    Raises:
+        UsageError: a name or option that is not known, or a value out of range.
+    """
+    if isinstance(operations, str):
+        if operations not in PRESETS:
+            raise UsageError(f"There is no augmentation preset {operations!r}.", mend=suggestion(operations, PRESETS))
+        operations = PRESETS[operations]
+    built = [AUGMENTATIONS.build(name, **options) for name, options in map(_spec, operations)]
+    return Augment(built, normalize=normalize, seed=seed)
+
+
+def _spec(item: Any) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(item, str):
+        return item, {}
+    if isinstance(item, Mapping):
+        return item["name"], item.get("options") or {}
+    return item.name, item.options
+
+
+def _hexadecimal(number: int) -> str:
+    return f"{number % 2**64:016x}"

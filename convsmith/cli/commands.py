@@ -1,0 +1,102 @@
+"""The list of commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from typing import Any
+
+import click
+
+from convsmith import __version__
+from convsmith.errors import ConvsmithError
+
+STARTED = time.monotonic()
+"""When the command began, for budgets; the interpreter's own start before it is a few hundredths of a second."""
+
+COMMANDS = {
+    "train": ("convsmith.cli.train:train", "Train a network on a folder of images or a named set."),
+    "resume": ("convsmith.cli.train:resume", "Go on with a run that was stopped or killed."),
+    "runs": ("convsmith.cli.results:runs", "List runs with their results."),
+    "report": ("convsmith.cli.results:report", "Rebuild a run's report from its records."),
+    "evaluate": ("convsmith.cli.results:evaluate", "Show a run's figures, or measure it on other images."),
+    "predict": ("convsmith.cli.predict:predict", "Name what is on pictures."),
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module only when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(module), function)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="convsmith")
+def convsmith() -> None:
+    """From a folder of images to a convolutional network that can be trusted.
+
+    Begin with `convsmith train digits`, which needs no network and takes less than a minute.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and end the process with its exit code (see `convsmith.errors`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; errors become a message and a mend on standard error, the traceback only with `--debug`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names in any script on a terminal that knows only ASCII
+    try:
+        result: Any = convsmith.main(args=arguments, prog_name="convsmith", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _told("Stopped.", "", 130)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        return _told(*_explained(error))
+
+
+def _explained(error: Exception) -> tuple[str, str, int]:
+    """Message, mend and exit code of any error."""
+    if isinstance(error, ConvsmithError):
+        return error.message, error.mend, error.exit_code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "Memory ran out.", "Use a smaller --set train.batch or --limit, or close other programs.", 5
+    where = f"{type(error).__name__}: {error}"
+    return f"An error that Convsmith did not foresee: {where}", "See where with --debug, and please report it.", 1
+
+
+def _told(message: str, mend: str, code: int) -> int:
+    lines = [click.style("Error: ", fg="red", bold=True) + message if code not in {130, 143} else message]
+    if mend:
+        lines.append("  " + mend)
+    click.echo("\n".join(lines), err=True)
+    return code

@@ -1,0 +1,151 @@
+"""`convsmith predict`: name what is on pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convsmith.cli import options
+
+TOP = 3
+BATCH = 64
+
+
+@click.command()
+@options.run
+@click.argument("paths", nargs=-1, metavar="PATHS...")
+@click.option(
+    "--format", "style", type=click.Choice(["table", "csv", "json"]), help="By default a table on a terminal, else CSV."
+)
+@click.option("--batch", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Pictures at a time.")
+@options.code
+@options.device
+@options.as_json
+@options.common
+def predict(
+    run: str,
+    paths: tuple[str, ...],
+    *,
+    style: str | None,
+    batch: int,
+    code: str | None,
+    device: str,
+    as_json: bool,
+    runs: Path,
+    quiet: bool,
+) -> int | None:
+    """Name what is on PATHS: files, folders (all images below them), or - to read one path a line.
+
+    A picture that cannot be read gets a row with the reason, and the exit code is then 3; the others are answered.
+    """
+    folder = options.found(run, runs)
+    files = list(_files(paths))
+    from convsmith import pipeline
+
+    trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
+    rows = list(_rows(trained, files, batch))
+    style = "json" if as_json else style or ("table" if sys.stdout.isatty() else "csv")
+    {"json": _print_json, "csv": _print_csv, "table": _print_table}[style](rows)
+    failed = sum(1 for row in rows if row["error"])
+    if failed and not quiet:
+        click.echo(f"{failed} of {len(rows)} pictures could not be read.", err=True)
+    options.hint(f"convsmith evaluate {run} --data FOLDER   measures it on labelled pictures", quiet=quiet)
+    return 3 if failed else None
+
+
+def _files(paths: Iterable[str]) -> Iterator[str]:
+    """Every picture meant, in order.
+
+    Raises:
+        UsageError: nothing was named, or a path is not there.
+    """
+    from convsmith.errors import UsageError
+    from convsmith.images import EXTENSIONS
+
+    if not paths:
+        raise UsageError("No picture was named.", mend="Give files, folders, or - to read one path a line.")
+    for path in paths:
+        if path == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        elif Path(path).is_dir():
+            inside = [item for item in Path(path).rglob("*") if item.suffix.lower() in EXTENSIONS and item.is_file()]
+            if not inside:
+                raise UsageError(f"{path} holds no images.", mend=f"Extensions read: {', '.join(sorted(EXTENSIONS))}.")
+            yield from sorted(map(str, inside))
+        elif Path(path).exists():
+            yield path
+        else:
+            raise UsageError(f"There is no file {path}.")
+
+
+def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]]:
+    from convsmith.errors import DataError
+    from convsmith.images import decode, pixel_hash
+
+    for start in range(0, len(files), batch):
+        seen: dict[str, Any] = {}
+        for path in files[start : start + batch]:
+            try:
+                seen[path] = trained.see(decode(path))
+            except DataError as error:
+                seen[path] = error
+        good = [path for path, value in seen.items() if not isinstance(value, DataError)]
+        logits = trained.logits([seen[path] for path in good], batch_size=batch)
+        answers = dict(zip(good, logits, strict=True))
+        for path in files[start : start + batch]:
+            if path not in answers:
+                yield {"path": _text(path), "class": None, "probability": None, "top": [], "error": str(seen[path])}
+                continue
+            digest = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
+            yield {"path": _text(path), **_answer(trained, answers[path]), "pixels": digest, "error": None}
+
+
+def _answer(trained: Any, logits: Any) -> dict[str, Any]:
+    from convsmith.evaluation import softmax
+
+    probabilities = softmax(logits[None])[0]
+    order = probabilities.argsort()[::-1][:TOP]
+    top = [{"class": trained.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
+    return {**top[0], "top": top, "logits": [float(value) for value in logits]}
+
+
+def _print_json(rows: list[dict[str, Any]]) -> None:
+    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+
+
+def _print_csv(rows: list[dict[str, Any]]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "class", "probability", "error"])
+    writer.writerows([row["path"], row["class"], row["probability"], row["error"]] for row in rows)
+    click.echo(buffer.getvalue(), nl=False)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for column in ("picture", "class", "probability", "next best"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        if row["error"]:
+            table.add_row(escape(row["path"]), "[red]unreadable[/]", "", escape(row["error"]))
+            continue
+        rest = ", ".join(f"{item['class']} {item['probability']:.1%}" for item in row["top"][1:])
+        table.add_row(escape(row["path"]), escape(row["class"]), f"{row['probability']:.1%}", escape(rest))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _text(path: str) -> str:
+    """A path that prints: bytes that are not UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

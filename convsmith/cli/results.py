@@ -1,0 +1,142 @@
+"""`convsmith runs`, `report` and `evaluate`: what has been measured. Only measuring on other images loads torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convsmith.cli import options
+
+
+@click.command()
+@options.as_json
+@options.common
+def runs(*, runs: Path, quiet: bool, as_json: bool) -> None:
+    """List runs, the newest last: data, network, result with its interval, time."""
+    from convsmith.run_folder import list_runs
+
+    rows = [_row(run) for run in list_runs(runs)]
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    if not rows:
+        click.echo(f"There are no runs in {runs.resolve()}.")
+        options.hint("convsmith train digits", quiet=quiet)
+        return
+    import sys
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for column in ("run", "data", "network", "result", "time"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(row[key])) for key in ("run", "data", "network", "result", "time")))
+    Console(file=sys.stdout, highlight=False).print(table)
+    options.hint("convsmith report last --open", quiet=quiet)
+
+
+@click.command()
+@options.run
+@options.open_
+@options.as_json
+@options.common
+def report(run: str, *, runs: Path, quiet: bool, open_: bool, as_json: bool) -> None:
+    """Rebuild RUN's findings and report from its records; no network runs."""
+    from convsmith.reporting import write_report
+
+    folder = options.found(run, runs)
+    path = write_report(folder)
+    click.echo(json.dumps({"report": str(path)}) if as_json else str(path))
+    if open_:
+        click.launch(str(path))
+    else:
+        options.hint(f"open {path} in a browser, or convsmith report {run} --open", quiet=quiet)
+
+
+@click.command()
+@options.run
+@click.option("--data", help="Labelled images to measure on instead: a folder or a named set.")
+@click.option("--limit", type=click.IntRange(min=2), help="Use only so many of them.")
+@options.code
+@options.device
+@options.as_json
+@options.common
+def evaluate(
+    run: str,
+    *,
+    data: str | None,
+    limit: int | None,
+    code: str | None,
+    device: str,
+    runs: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Show RUN's figures, computed anew from its recorded predictions; with --data, measure it on other images."""
+    folder = options.found(run, runs)
+    from convsmith import pipeline
+    from convsmith.cli.show import Progress, print_split
+
+    if data is None:
+        results = pipeline.rescore(folder)
+        split = next(name for name in ("test", "tune", "train") if name in results["splits"])
+        result, place = results["splits"][split], "results.json"
+    else:
+        with Progress(quiet=quiet) as tell:
+            trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
+            result, place = pipeline.evaluate_on(trained, data, limit=limit, tell=tell)
+        split = data
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=1))
+    else:
+        print_split(result, split)
+        _print_classes(result)
+    options.hint(f"convsmith report {run} --open   (the figures lie in {folder.path / place})", quiet=quiet)
+
+
+def _print_classes(result: dict[str, Any]) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from convsmith.cli.show import estimate_cells
+    from convsmith.records import Estimate
+
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for column in ("class", "images", "recall", "95 % interval", "precision", "95 % interval", "F1"):
+        table.add_column(column)
+    for row in result.get("per_class", ()):
+        cells = {key: estimate_cells(key, Estimate.from_json(row[key])) for key in ("recall", "precision", "f1")}
+        figures = (*cells["recall"][:2], *cells["precision"][:2], cells["f1"][0])
+        table.add_row(escape(row["name"]), f"{row['n']:,}", *figures)
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _row(run: Any) -> dict[str, Any]:
+    """One run for the list; what it has not come to is said in words."""
+    from convsmith.errors import RunError
+    from convsmith.run_folder import read_log
+
+    row = {"run": run.path.name, "data": "", "network": "", "result": "not finished", "time": ""}
+    try:
+        manifest = run.read_json("manifest.json")
+        row["data"], row["network"] = manifest["data"]["source"], manifest["model"]["description"]
+        if run.has("results.json"):
+            splits = run.read_json("results.json")["splits"]
+            best = splits.get("test") or splits["tune"]
+            name, figure = next(iter(best["metrics"].items()))
+            interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+            row["result"] = f"{name} {figure['value']:.3f} {interval}"
+        ends = [record for record in read_log(run.log_path) if record["kind"] == "finished"]
+        row["time"] = f"{ends[-1]['values']['seconds']['total']:.0f} s" if ends else ""
+    except (RunError, KeyError, TypeError) as error:
+        row["result"] = f"cannot be read: {error}"
+    return row

@@ -1,0 +1,178 @@
+"""`convsmith train` and `convsmith resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convsmith.cli import options
+
+if TYPE_CHECKING:
+    from convsmith.pipeline import Code
+    from convsmith.recipe import Recipe
+    from convsmith.run_folder import RunFolder
+
+WITHOUT_DATA = """\
+`convsmith train DATA` makes a network from labelled images. DATA is one of
+
+  digits           1,797 handwritten digits of 8x8; needs no download, takes under a minute
+  fashion-mnist    70,000 grey pictures of clothes, 28x28
+  a folder         one sub-folder of images for each class, with or without train/ val/ test/ above them
+
+Nothing is changed in your folder. What is chosen for you is printed with its reason; --dry-run stops there.
+"""
+
+
+@click.command()
+@click.argument("data", required=False)
+@click.option("--model", help="A name, or FILE.py:NAME for your own network; chosen for you if not given.")
+@click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument of your own network; repeatable.")
+@click.option("--epochs", type=click.IntRange(min=1), help="How many passes over the training images.")
+@click.option("--budget", help="Wall clock of the whole command, report included: 90s, 5m, 1h30m.")
+@click.option("--recipe", "recipes", multiple=True, help="A named recipe or a YAML file; repeatable, later ones win.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the recipe, such as train.batch=64."
+)
+@click.option("--limit", type=click.IntRange(min=2), help="Use only so many images, of all classes alike.")
+@click.option("--name", help="What to call the run; by default the data's name.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Of initialisation, order and augmentation; the split has its own."
+)
+@click.option("--device", help="cpu, cuda, mps or auto.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@options.as_json
+@options.open_
+@options.common
+def train(
+    data: str | None, *, runs: Path, quiet: bool, as_json: bool, open_: bool, dry_run: bool, **asked: Any
+) -> int | None:
+    """Train a network on DATA: a folder of class folders, or a named set such as digits.
+
+    \b
+    convsmith train digits
+    convsmith train photos/ --budget 5m
+    convsmith train photos/ --model mine.py:Net --arg width=32 --epochs 20
+    torchrun --nproc-per-node=2 -m convsmith train photos/
+    """
+    if data is None and not asked["recipes"]:
+        click.echo(WITHOUT_DATA)
+        options.hint("convsmith train digits", quiet=quiet)
+        return 2
+    from convsmith.cli.commands import STARTED
+
+    recipe, code = _asked(data, **asked)
+    from convsmith import pipeline
+    from convsmith.cli.show import Progress, plan_json, print_plan
+
+    if dry_run:
+        with Progress(quiet=quiet, plan=False) as tell:
+            made, prepared = pipeline.make_plan(recipe, code=code, tell=tell, started=STARTED)
+        click.echo(plan_json(made)) if as_json else print_plan(
+            made, prepared.audit, prepared.dataset.classes, err=False
+        )
+        options.hint(f"convsmith train {data or ''} without --dry-run", quiet=quiet)
+        return None
+    import sys
+
+    with Progress(quiet=quiet) as tell:
+        run = pipeline.train(recipe, runs=runs, code=code, tell=tell, started=STARTED, command=tuple(sys.argv[1:]))
+    return _ended(run, quiet=quiet, as_json=as_json, open_=open_)
+
+
+@click.command()
+@options.run
+@options.code
+@click.option("--data", help="Where the images lie now, if they were moved.")
+@options.as_json
+@options.open_
+@options.common
+def resume(
+    run: str, *, code: str | None, data: str | None, runs: Path, quiet: bool, as_json: bool, open_: bool
+) -> int | None:
+    """Go on with RUN where its last checkpoint stands: a path, a name, a unique prefix, or `last`."""
+    folder = options.found(run, runs)
+    from convsmith import pipeline
+    from convsmith.cli.show import Progress
+
+    with Progress(quiet=quiet) as tell:
+        pipeline.resume(folder, code=options.own_code(code), tell=tell, data=data)
+    return _ended(folder, quiet=quiet, as_json=as_json, open_=open_)
+
+
+def _ended(run: RunFolder, *, quiet: bool, as_json: bool, open_: bool) -> None:
+    import os
+
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    from convsmith.cli.show import print_results
+
+    print_results(run, as_json=as_json)
+    if open_:
+        click.launch(str(run.report))
+    options.hint(f"convsmith predict {run.path} PICTURE.jpg", quiet=quiet)
+
+
+def _asked(
+    data: str | None,
+    *,
+    model: str | None,
+    arguments: tuple[str, ...],
+    epochs: int | None,
+    budget: str | None,
+    recipes: tuple[str, ...],
+    assignments: tuple[str, ...],
+    limit: int | None,
+    name: str | None,
+    seed: int | None,
+    device: str | None,
+) -> tuple[Recipe, Code | None]:
+    """The recipe as asked (default < named < file < --set and flags), and the user's own code if any."""
+    from convsmith.errors import UsageError
+    from convsmith.recipe import Recipe, load_layer, nested, parse_assignments
+
+    if epochs is not None and budget is not None:
+        raise UsageError("--epochs and --budget both say how long to train.", mend="Give one of them.")
+    flags = {
+        "data.source": _source(data), "data.limit": limit, "name": name, "seed": seed,
+        "train.epochs": epochs, "train.budget": budget, "train.device": device,
+    }  # fmt: skip
+    code = None
+    if model is not None and ".py" in model:
+        code = _own(model, arguments)
+        flags["model"] = "own"
+    elif arguments:
+        raise UsageError(
+            "--arg is for a network of your own.", mend="Use it with --model FILE.py:NAME, or --set network.…"
+        )
+    else:
+        flags["model"] = model
+    layers = [nested(key, value) for key, value in flags.items() if value is not None]
+    recipe = Recipe.from_layers(*map(load_layer, recipes), parse_assignments(assignments), *layers)
+    if recipe.data.source is None:
+        raise UsageError("Neither the command nor the recipe names the images.", mend="convsmith train DATA --recipe …")
+    return recipe, code
+
+
+def _own(model: str, arguments: tuple[str, ...]) -> Code:
+    from convsmith.errors import UsageError
+    from convsmith.networks import parse_arguments
+    from convsmith.pipeline import Code
+
+    path, colon, name = model.rpartition(":")
+    if not colon:
+        raise UsageError(
+            f"--model {model} names a file but not what in it.",
+            mend=f"Write {model}:NAME, NAME being its class or function.",
+        )
+    return Code(Path(path), name, parse_arguments(arguments))
+
+
+def _source(data: str | None) -> str | None:
+    """A folder by its absolute path, so that the run can be repeated from anywhere; a set by its name."""
+    if data is None:
+        return None
+    from convsmith.images import SOURCES
+
+    return data if data in SOURCES or not Path(data).exists() else str(Path(data).resolve())

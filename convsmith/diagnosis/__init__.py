@@ -1,0 +1,7 @@
+"""What is wrong with a run, how sure that is, and the experiment that would show it: rules over records alone."""
+
+from convsmith.diagnosis.evidence import Evidence
+from convsmith.diagnosis.rules import RULES, diagnose
+from convsmith.diagnosis.verdict import Verdict, verdict
+
+__all__ = ["RULES", "Evidence", "Verdict", "diagnose", "verdict"]

@@ -1,0 +1,127 @@
+"""What a network answered for each image of a split: the record that evaluation, diagnosis and report start from."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convsmith.errors import DataError, RunError
+from convsmith.run_folder import write_atomically
+
+DIGEST = 32  # bytes of SHA-256
+ARRAYS = ("ids", "targets", "logits", "pixels", "classes", "split")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of a split, image by image.
+
+    Args:
+        ids: unicode [N], the images' stable names.
+        targets: int64 [N], 0 to K - 1.
+        logits: float32 [N, K].
+        pixels: uint8 [N, 32], SHA-256 of the pixels each image was shown as.
+        classes: K names.
+        split: train, tune or test.
+
+    Raises:
+        DataError: the parts do not fit together, with the shapes that were given.
+    """
+
+    ids: NDArray[np.str_]
+    targets: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    pixels: NDArray[np.uint8]
+    classes: tuple[str, ...]
+    split: str
+
+    def __post_init__(self) -> None:
+        for name, kind in (("ids", np.str_), ("targets", np.int64), ("logits", np.float32), ("pixels", np.uint8)):
+            object.__setattr__(self, name, _array(name, getattr(self, name), kind))
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
+        n, k = len(self.ids), len(self.classes)
+        for name, shape in (("ids", (n,)), ("targets", (n,)), ("logits", (n, k)), ("pixels", (n, DIGEST))):
+            found = getattr(self, name).shape
+            if found != shape:
+                raise DataError(
+                    f"Predictions of split {self.split!r}: {name} has shape {list(found)}, but {n} ids and {k} classes "
+                    f"need {list(shape)}."
+                )
+        wrong = np.flatnonzero((self.targets < 0) | (self.targets >= k))
+        if len(wrong):
+            raise DataError(
+                f"Predictions of split {self.split!r}: target {self.targets[wrong[0]]} of image "
+                f"{str(self.ids[wrong[0]])!r} is not one of the {k} classes 0 to {k - 1} ({len(wrong)} such)."
+            )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], classes: Sequence[str], *, split: str = "test") -> Self:
+        """From arrays by name (`ids`, `targets`, `logits`; `pixels` zero where they are not given)."""
+        pixels = arrays.get("pixels", np.zeros((len(arrays["ids"]), DIGEST), np.uint8))
+        return cls(arrays["ids"], arrays["targets"], arrays["logits"], pixels, tuple(classes), split)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The likeliest class of each image, int64 [N]; the first of equals."""
+        return self.logits.argmax(axis=1) if len(self) else np.zeros(0, np.int64)
+
+    def save(self, path: str | Path) -> None:
+        """Write to `path` (.npz, no pickle): whole or not at all, whatever interrupts the writing."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            ids=self.ids,
+            targets=self.targets,
+            logits=self.logits,
+            pixels=self.pixels,
+            classes=np.asarray(self.classes, dtype=np.str_),
+            split=np.asarray(self.split),
+        )
+        write_atomically(Path(path), buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: the file is missing, damaged (its checksums are compared first) or holds something else.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} differs")
+            with np.load(path, allow_pickle=False) as file:
+                values = {name: file[name] for name in ARRAYS}
+            return cls(**{**values, "classes": tuple(values["classes"].tolist()), "split": str(values["split"])})
+        except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError) as error:
+            raise _unreadable(path, error) from error
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, DataError) as error:
+            raise _unreadable(path, error) from error
+
+
+def _array(name: str, values: object, kind: type) -> NDArray:
+    """As an array of the kind wanted, where that loses nothing (no floats as targets, no numbers as ids)."""
+    array = np.asarray(values)
+    if array.size == 0 or (
+        np.can_cast(array.dtype, kind, "same_kind") and (kind is not np.str_ or array.dtype.kind == "U")
+    ):
+        return array.astype(kind, copy=False)
+    raise DataError(f"Predictions: {name} holds {array.dtype}, but {np.dtype(kind).name} is needed.")
+
+
+def _unreadable(path: str | Path, error: Exception) -> RunError:
+    return RunError(
+        f"Predictions {str(path)!r} cannot be read: {error or type(error).__name__}.",
+        mend="Make them again with `convsmith evaluate RUN`.",
+    )

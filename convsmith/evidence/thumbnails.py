@@ -1,0 +1,43 @@
+"""Small copies of the pictures that the report shows, so that it can be rebuilt when the originals are gone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from convsmith.errors import DataError
+from convsmith.images import Dataset
+from convsmith.run_folder import RunFolder, write_atomically
+
+LONGEST_SIDE = 160
+
+
+def leave_thumbnails(run: RunFolder, dataset: Dataset, ids: Iterable[str]) -> None:
+    """Write one PNG for each id into `evidence/thumbnails/`, and `evidence/thumbnails.json` that names them.
+
+    A picture that has vanished since training is left out: the report then shows its name alone.
+    """
+    folder = run.evidence / "thumbnails"
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {identity: index for index, identity in enumerate(dataset.ids)}
+    names: dict[str, str] = {}
+    for number, identity in enumerate(dict.fromkeys(ids), start=1):
+        try:
+            image = dataset.read(row[identity])
+        except (DataError, KeyError):
+            continue
+        names[identity] = f"thumbnails/{number:04d}.png"
+        write_atomically(run.evidence / names[identity], png(image))
+    run.write_json("evidence/thumbnails.json", names)
+
+
+def png(image: np.ndarray) -> bytes:
+    """A picture uint8 `[H, W, C]` as PNG, its longer side at most `LONGEST_SIDE` px."""
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,215 @@
+"""Labelled images as one frozen value: who they are, what they are, what part they play, and how to read them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+
+from convsmith.errors import DataError
+from convsmith.images.decode import decode, pixel_hash
+
+ROLES = ("train", "tune", "test")
+
+
+class Pixels(Protocol):
+    """Where the pictures of a data set lie, by row."""
+
+    def read(self, row: int) -> np.ndarray:
+        """Return uint8 `[H, W, C]`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayPixels:
+    """Pictures in memory.
+
+    Args:
+        images: uint8 `[N, H, W, C]`, C in {1, 3}.
+    """
+
+    images: np.ndarray
+
+    def read(self, row: int) -> np.ndarray:
+        return self.images[row]
+
+
+@dataclass(frozen=True, eq=False)
+class FilePixels:
+    """Pictures in files, decoded each time they are read.
+
+    Args:
+        root: the folder that the names are relative to.
+        names: one relative path per row, as the file system gives them.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+
+    def read(self, row: int) -> np.ndarray:
+        return decode(self.path(row))
+
+    def path(self, row: int) -> Path:
+        return self.root / self.names[row]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with their labels and roles. Selections share the pixels and copy none.
+
+    Args:
+        ids: a stable, unique name per image: `digits/0001`, or the path below the root, as `path_to_id` writes it.
+        targets: int64 `[N]`, index into `classes`.
+        classes: names in the order of the indices.
+        roles: per image `train`, `tune` or `test`; empty where the source states none and no split was made.
+        groups: per image the patient, part or film it belongs to; empty for none.
+        source: what was asked for.
+        pixels: where the pictures lie.
+        rows: int64 `[N]`, the row of each image in `pixels`.
+        hashes: uint8 `[N, 32]`, SHA-256 of each image's decoded pixels; `None` until the audit has read them.
+    """
+
+    ids: tuple[str, ...]
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    roles: tuple[str, ...]
+    groups: tuple[str, ...]
+    source: str
+    pixels: Pixels
+    rows: np.ndarray
+    hashes: np.ndarray | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        targets: Sequence[int] | np.ndarray,
+        classes: Sequence[str],
+        *,
+        ids: Sequence[str] | None = None,
+        roles: Sequence[str] | None = None,
+        source: str = "arrays",
+    ) -> Self:
+        """Wrap pictures in memory.
+
+        Args:
+            images: uint8 `[N, H, W]` or `[N, H, W, C]`, C in {1, 3}; kept, not copied.
+            targets: `[N]`, index into `classes`.
+            classes: names in the order of the indices.
+            ids: unique names; by default `<source>/0000` and so on.
+            roles: per image; by default none.
+            source: what to call it.
+
+        Raises:
+            DataError: shapes, type, labels or ids do not fit together.
+        """
+        images = images[..., None] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+            raise DataError(f"The images are {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 1 or 3].")
+        count, labels = len(images), np.asarray(targets, np.int64)
+        names = tuple(ids) if ids is not None else tuple(f"{source}/{i:0{len(str(count))}d}" for i in range(count))
+        given = tuple(roles) if roles is not None else ("",) * count
+        if not count == len(labels) == len(names) == len(given):
+            raise DataError(
+                f"{count} images, {len(labels)} labels, {len(names)} ids and {len(given)} roles: not one each."
+            )
+        if len(set(names)) < count:
+            raise DataError("Two images have the same id.", mend="Give each its own.")
+        if count and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise DataError(f"Labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes.")
+        pixels = ArrayPixels(images)
+        return cls(names, labels, tuple(classes), given, ("",) * count, source, pixels, np.arange(count))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> np.ndarray:
+        """Read one picture, in full.
+
+        A file is held against the hash that the audit took of it, so a run never trains on other pixels than it listed.
+
+        Returns:
+            uint8 `[H, W, C]`.
+
+        Raises:
+            DataError: the file is gone, damaged, or no longer the picture that was audited.
+        """
+        row = int(self.rows[index])
+        image = self.pixels.read(row)
+        known = self.hashes if isinstance(self.pixels, FilePixels) else None
+        if known is not None and pixel_hash(image) != known[index].tobytes():
+            raise DataError(
+                f"{self.ids[index]} is not the picture it was when the data was audited.",
+                mend="Put the old file back, or start a new run on the new data.",
+            )
+        return image
+
+    def indices(self, role: str) -> np.ndarray:
+        """Return int64 `[n]`, ascending: the images of one role."""
+        return np.flatnonzero(np.array(self.roles, dtype=object) == role)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Self:
+        """Keep some images, in the order given; the classes stay, even those left without images."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            ids=_take(self.ids, chosen),
+            targets=self.targets[chosen],
+            roles=_take(self.roles, chosen),
+            groups=_take(self.groups, chosen),
+            rows=self.rows[chosen],
+            hashes=None if self.hashes is None else self.hashes[chosen],
+        )
+
+    def with_roles(self, roles: Sequence[str]) -> Self:
+        """Give each image its role: `train`, `tune` or `test`."""
+        if len(roles) != len(self) or not set(roles) <= {*ROLES, ""}:
+            raise ValueError(f"expected {len(self)} roles out of {', '.join(ROLES)}")
+        return replace(self, roles=tuple(roles))
+
+    def with_classes(self, classes: Sequence[str]) -> Self:
+        """Number the targets by another list of classes, matched by name: a trained network's, for evaluation.
+
+        Raises:
+            DataError: some images belong to a class that the list lacks.
+        """
+        missing = [self.classes[target] for target in np.unique(self.targets) if self.classes[target] not in classes]
+        if missing:
+            raise DataError(
+                f"Images are labelled {', '.join(missing)}, which is not among the classes {', '.join(classes)}.",
+                mend="Rename the folders to the network's classes, or leave these out.",
+            )
+        index = np.array([classes.index(name) if name in classes else -1 for name in self.classes], np.int64)
+        return replace(self, classes=tuple(classes), targets=index[self.targets])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Count images per role and class, roles in the order train, tune, test; zeros are kept."""
+        counted = {}
+        for role in (*ROLES, ""):
+            indices = self.indices(role)
+            if len(indices):
+                numbers = np.bincount(self.targets[indices], minlength=len(self.classes))
+                counted[role] = dict(zip(self.classes, numbers.tolist(), strict=True))
+        return counted
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over the classes and, in the order of ids, each image's id, class name and content hash.
+
+        Roles are left out: they follow from the content and `split_seed`. Empty until the audit has read the pictures.
+        """
+        if self.hashes is None:
+            return ""
+        digest = hashlib.sha256("\0".join((*self.classes, "")).encode())
+        for i in sorted(range(len(self)), key=self.ids.__getitem__):
+            digest.update(f"{self.ids[i]}\0{self.classes[self.targets[i]]}\0".encode() + self.hashes[i].tobytes())
+        return digest.hexdigest()
+
+
+def _take(values: tuple[str, ...], indices: np.ndarray) -> tuple[str, ...]:
+    return tuple(values[i] for i in indices.tolist())

@@ -1,0 +1,24 @@
+"""The one place that reads a recipe and makes a run."""
+
+from convsmith.pipeline.build import Code, ModelFunction
+from convsmith.pipeline.execute import make_plan, resume, train
+from convsmith.pipeline.messages import Listener, Message, silent
+from convsmith.pipeline.plan import Plan, plan
+from convsmith.pipeline.trained import Trained, evaluate_on, load_trained, rescore
+
+__all__ = [
+    "Code",
+    "Listener",
+    "Message",
+    "ModelFunction",
+    "Plan",
+    "Trained",
+    "evaluate_on",
+    "load_trained",
+    "make_plan",
+    "plan",
+    "rescore",
+    "resume",
+    "silent",
+    "train",
+]

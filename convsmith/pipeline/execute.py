@@ -1,0 +1,313 @@
+"""The one place that makes runs: `train` plans and starts one, `resume` takes one up, and both carry it out alike."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from convsmith.batches import Batches
+from convsmith.errors import Interrupted, RunError
+from convsmith.evidence import predict
+from convsmith.pipeline import machine
+from convsmith.pipeline.budget import Stopwatch, fix_steps
+from convsmith.pipeline.build import OWN, Code, ModelFunction, build_loop, build_network, place
+from convsmith.pipeline.finish import finish
+from convsmith.pipeline.messages import Listener, Message, silent
+from convsmith.pipeline.plan import Plan, plan
+from convsmith.pipeline.prepare import Prepared, pixels, prepare
+from convsmith.pipeline.signals import Signals
+from convsmith.pipeline.start import start_run
+from convsmith.recipe import Recipe
+from convsmith.run_folder import EventLog, RunFolder
+from convsmith.training import Event, Loop, Processes, Writer, joined, last_checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run under way, and all that carrying it out needs.
+
+    Args:
+        run: its folder, locked.
+        recipe: resolved, but for the steps of a budget.
+        prepared: its images.
+        code: the user's own network, where the recipe says so.
+        processes: those of the run.
+        signals: what may interrupt it.
+        tell: who listens.
+        started: when the command began, by `time.monotonic`.
+    """
+
+    run: RunFolder
+    recipe: Recipe
+    prepared: Prepared
+    code: Code | ModelFunction | None
+    processes: Processes
+    signals: Signals
+    tell: Listener
+    started: float
+
+
+def make_plan(
+    recipe: Recipe, *, code: Code | ModelFunction | None = None, tell: Listener = silent, started: float | None = None
+) -> tuple[Plan, Prepared]:
+    """Look at the data and resolve the recipe; nothing is trained or written to the run folder.
+
+    Args:
+        recipe: as asked.
+        code: the user's own network, where `recipe.model` is `own`.
+        tell: who listens.
+        started: when the command began, by `time.monotonic`; it counts towards a budget.
+    """
+    started = time.monotonic() if started is None else started
+    if isinstance(recipe.train.threads, int):
+        torch.set_num_threads(recipe.train.threads)
+    prepared = prepare(recipe.data, tell)
+    tell(Message("stage", "Planning"))
+    made = plan(recipe, prepared.dataset, prepared.audit, code=code, elapsed=time.monotonic() - started)
+    tell(Message("planned", values={"plan": made, "audit": prepared.audit, "classes": prepared.dataset.classes}))
+    return made, prepared
+
+
+def train(
+    recipe: Recipe,
+    *,
+    runs: Path,
+    code: Code | ModelFunction | None = None,
+    tell: Listener = silent,
+    started: float | None = None,
+    command: tuple[str, ...] = (),
+) -> RunFolder:
+    """Make a run: plan, train, evaluate, report. Under torchrun, all its processes call this alike.
+
+    Args:
+        recipe: as asked; `auto` is resolved.
+        runs: where the run's folder is made.
+        code: the user's own network, where `recipe.model` is `own`.
+        tell: who listens; only the first process tells.
+        started: when the command began, by `time.monotonic`; a budget counts from there.
+        command: what the user typed, for the manifest.
+
+    Raises:
+        Interrupted: a signal came; what was trained is saved.
+        ConvsmithError: whatever else stands in the way, as its subclasses say.
+    """
+    started = time.monotonic() if started is None else started
+    signals = Signals()
+    with joined() as processes, signals.installed():
+        tell = tell if processes.first else silent
+        given = recipe
+        made: Plan | None = None
+        prepared: Prepared
+        if processes.first:
+            made, prepared = make_plan(recipe, code=code, tell=tell, started=started)
+        resolved = Recipe.from_layers(processes.broadcast(made.recipe.model_dump() if made else {}))
+        if not processes.first:
+            prepared = prepare(resolved.data, tell)
+        run = RunFolder(Path(processes.broadcast(str(_new_folder(runs, resolved)) if processes.first else "")))
+        with run.lock() if processes.first else contextlib.nullcontext():
+            if made is not None:
+                start_run(run, given, made, prepared, code, processes.world, command)
+                tell(Message("created", str(run.path), {"run": run}))
+            carry_out(Job(run, resolved, prepared, code, processes, signals, tell, started))
+    return run
+
+
+def resume(run: RunFolder, *, code: Code | None = None, tell: Listener = silent, data: str | None = None) -> RunFolder:
+    """Take up a run where its last whole checkpoint stands, and carry it out to the end. Nothing is planned again.
+
+    Args:
+        run: its folder.
+        code: the user's own network, where the run has one; its hash must be the recorded one.
+        tell: who listens.
+        data: where the images lie now, if they were moved.
+
+    Raises:
+        RunError: it is no run, is in use, or is finished already.
+        DataError: its images changed; the difference is named.
+    """
+    signals = Signals()
+    with joined() as processes, signals.installed(), run.lock() if processes.first else contextlib.nullcontext():
+        tell = tell if processes.first else silent
+        if run.finished:
+            raise RunError(f"{run.path} is finished.", mend=f"Look at {run.report}, or train another.")
+        recipe = Recipe.from_yaml(run.read_text("recipe.yaml"))
+        manifest = run.read_json("manifest.json")
+        if isinstance(recipe.train.threads, int):
+            torch.set_num_threads(recipe.train.threads)
+        present = machine.describe(machine.choose_device(recipe.train.device), processes.world)
+        if changed := machine.differences(manifest, present):
+            tell(Message("note", f"The last bits may differ from an unbroken run: {'; '.join(changed)}."))
+        section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
+        prepared = prepare(section, tell)
+        if recipe.model is not None and manifest["model"]["name"] == OWN and isinstance(code, Code):
+            recorded = manifest["model"]["code"]
+            code = Code(code.path, recorded["name"], recorded["options"], recorded["sha256"])
+        carry_out(Job(run, recipe, prepared, code, processes, signals, tell, time.monotonic()))
+    return run
+
+
+def carry_out(job: Job) -> None:
+    """Train from the last checkpoint, or from the beginning where there is none, to the report."""
+    recipe, dataset = job.recipe, job.prepared.dataset
+    images = pixels(dataset, recipe.image, job.tell)
+    device = machine.choose_device(recipe.train.device)
+    model = place(build_network(recipe, len(dataset.classes), job.code), recipe, device)
+    loop = build_loop(recipe, model, job.processes)
+    batches = make_batches(recipe, images, job.prepared, device, job.processes)
+    log = EventLog(job.run.log_path) if job.processes.first else None
+    try:
+        training = Training(job, loop, batches, images, log)
+        training.restore()
+        with job.signals.deferred(loop.request_stop):
+            training.run()
+        if loop.stop_reason:
+            raise Interrupted(
+                f"Stopped at step {loop.step:,} of {loop.total or 0:,}; everything is saved.",
+                mend=f"Go on with: convsmith resume {job.run.path}",
+                exit_code=loop.stop_reason,
+            )
+        if log is not None:
+            with loop.deployed():
+                finish(job.run, model, loop.task, recipe, job.prepared, images, log, job.tell, job.started)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def make_batches(
+    recipe: Recipe, images: np.ndarray, prepared: Prepared, device: torch.device, processes: Processes
+) -> Batches:
+    """The training images as batches; on a GPU with room for them, they are kept there."""
+    dataset = prepared.dataset
+    chosen = dataset.indices("train")
+    pictures: Any = images[chosen]
+    targets: Any = dataset.targets[chosen]
+    if device.type == "cuda" and pictures.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
+        pictures, targets = torch.from_numpy(pictures).to(device), torch.from_numpy(targets).to(device)
+    return Batches(
+        pictures,
+        targets,
+        tuple(dataset.ids[index] for index in chosen),
+        batch_size=int(recipe.train.batch),
+        seed=recipe.seed,
+        rank=processes.rank,
+        world=processes.world,
+    )
+
+
+class Training:
+    """The loop of a run with what it leaves behind: the log, checkpoints, predictions of the tune images.
+
+    Args:
+        job: the run.
+        loop: at its beginning.
+        batches: the training images.
+        images: the evaluation pixels of all images.
+        log: open in the first process, None in others.
+    """
+
+    def __init__(self, job: Job, loop: Loop, batches: Batches, images: np.ndarray, log: EventLog | None) -> None:
+        self.job = job
+        self.loop = loop
+        self.batches = batches
+        self.log = log
+        self.watch = Stopwatch()
+        self._tune = job.prepared.dataset.indices("tune")
+        self._tune_images = images[self._tune]
+        self._writer = Writer(job.run.checkpoints) if log is not None else None
+
+    def restore(self) -> None:
+        """Load the last whole checkpoint, cut the log to it, and say so; do nothing where there is none."""
+        job = self.job
+        checkpoint = last_checkpoint(job.run.checkpoints)
+        if checkpoint is not None:
+            self.loop.load_state_dict(checkpoint.state())
+        if self.log is None:
+            return
+        started_before = job.run.log_path.stat().st_size > 0
+        self.log.cut(checkpoint.log_bytes if checkpoint else 0)
+        if checkpoint is not None:
+            for reason in checkpoint.damaged:
+                job.tell(Message("note", f"Passed over a damaged checkpoint: {reason}"))
+            job.tell(Message("note", f"Resumed at step {checkpoint.step:,} of {self.loop.total or 0:,}."))
+        if started_before:
+            self._append("resumed", self.loop.epoch, self.loop.step, {})
+        else:
+            self._append("started", 0, 0, {})
+
+    def run(self) -> None:
+        """Train to the end; of a budget first through the warm-up, whose speed fixes the number of steps."""
+        recipe = self.job.recipe
+        warmup = int(recipe.train.warmup_steps)
+        if recipe.train.steps is None and self.loop.step < warmup:
+            self.loop.total = warmup
+            self._iterate()
+        if recipe.train.steps is None and not self.loop.stop_reason and self.loop.total == warmup:
+            self.loop.total = self._fixed_steps(warmup)
+        self._iterate()
+        self._save()
+        if self._writer is not None:
+            self._writer.wait()
+
+    def _iterate(self) -> None:
+        self.watch.start("training")
+        for event in self.loop.run(self.batches):
+            if event.kind == "tune":
+                with self.watch.during("tune"):
+                    self._predict_tune(event)
+            elif event.kind == "checkpoint":
+                with self.watch.during("checkpoint"):
+                    self._save()
+            elif event.kind != "stopped" or self.loop.done:
+                self._append(event.kind, event.epoch, event.step, event.values)
+                self.watch.steps = self.loop.step
+            self.job.tell(Message("training", event.kind, {"event": event, "total": self.loop.total}))
+        self.watch.stop()
+
+    def _fixed_steps(self, warmup: int) -> int:
+        """Turn the budget into a number of steps, in the recipe too, so that the run can be repeated exactly."""
+        job = self.job
+        steps = warmup
+        if self.log is not None:
+            with self.watch.during("tune"):
+                self._predict_tune(Event("tune", self.loop.epoch, self.loop.step))
+            elapsed = time.monotonic() - job.started
+            steps = fix_steps(job.recipe, job.prepared.dataset, self.watch, warmup, elapsed)
+            recipe = job.recipe.updated({"train.steps": steps})
+            job.run.write_text("recipe.yaml", recipe.to_yaml())
+            job.tell(Message("note", f"{steps:,} steps fit the budget at the speed that warm-up showed."))
+        return job.processes.broadcast(steps)
+
+    def _predict_tune(self, event: Event) -> None:
+        with self.loop.deployed() as model:
+            if self.log is None or not len(self._tune):
+                return
+            prepare_ = self.loop.transform.normalize  # type: ignore[union-attr]
+            arrays = predict(model, self.loop.task, self._tune_images, prepare=prepare_)
+        targets = self.job.prepared.dataset.targets[self._tune]
+        values = self.loop.task.monitor({**arrays, "targets": targets})
+        self._append("tune", event.epoch, event.step, values)
+        self.job.tell(Message("training", "tune", {"event": Event("tune", event.epoch, event.step, values)}))
+
+    def _save(self) -> None:
+        state = self.loop.state_dict()  # all processes take part
+        if self._writer is None or self.log is None:
+            return
+        self._append("checkpoint", self.loop.epoch, self.loop.step, {})
+        with self.loop.deployed() as model:
+            self._writer.save(state, model.state_dict(), self.log.sync())
+
+    def _append(self, kind: str, epoch: int, step: int, values: Any) -> None:
+        if self.log is not None:
+            self.log.append(kind, epoch=epoch, step=step, values=values)
+
+
+def _new_folder(runs: Path, recipe: Recipe) -> Path:
+    name = recipe.name or Path(str(recipe.data.source)).name
+    return RunFolder.create(runs, name, recipe.to_yaml()).path

@@ -1,0 +1,125 @@
+"""From a trained network to its report: predictions, results, findings, pictures, the page."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from convsmith.batches import Normalize
+from convsmith.evidence import leave_thumbnails, predict
+from convsmith.images import Dataset, pixel_hash
+from convsmith.pipeline.messages import Listener, Message
+from convsmith.pipeline.plan import TRAIN_SAMPLE
+from convsmith.pipeline.prepare import Prepared
+from convsmith.recipe import Recipe
+from convsmith.reporting import write_report
+from convsmith.run_folder import EventLog, RunFolder, write_atomically
+from convsmith.tasks import Answers, Task
+
+SHOWN_MISTAKES = 24
+SHOWN_RIGHT = 12
+
+
+def finish(
+    run: RunFolder,
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    prepared: Prepared,
+    images: np.ndarray,
+    log: EventLog,
+    tell: Listener,
+    started: float,
+) -> None:
+    """Leave everything a finished run has. Repeating it gives the same records.
+
+    Args:
+        run: its folder.
+        model: with the weights that will be used.
+        task: says how to predict and score.
+        recipe: resolved.
+        prepared: the images.
+        images: their evaluation pixels, uint8 `[N, C, H, W]`.
+        log: open; gets the last record.
+        tell: who listens.
+        started: when the command began, by `time.monotonic`.
+    """
+    dataset = prepared.dataset
+    normalize = Normalize(tuple(recipe.image.mean), tuple(recipe.image.std))
+    splits: dict[str, Any] = {}
+    for role in ("train", "tune", "test"):
+        indices = sampled(dataset.indices(role), TRAIN_SAMPLE if role == "train" else None)
+        if len(indices):
+            tell(Message("stage", f"Predicting the {role} images"))
+            answers = answer(model, task, dataset, indices, images, normalize, split=role)
+            save_arrays(run.predictions / f"{role}.npz", answers)
+            splits[role] = task.score(answers)
+    run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
+    tell(Message("stage", "Writing the report"))
+    leave_thumbnails(run, dataset, shown_ids(splits.get("test") or splits.get("tune") or {}, dataset))
+    log.append("finished", values={"seconds": {"total": round(time.monotonic() - started, 1)}})
+    write_report(run)
+    tell(Message("finished", str(run.report), {"run": run}))
+
+
+def answer(
+    model: nn.Module,
+    task: Task,
+    dataset: Dataset,
+    indices: np.ndarray,
+    images: np.ndarray,
+    normalize: Normalize,
+    *,
+    split: str,
+    majority: int | None = None,
+) -> Answers:
+    """Predict some images and bind the answers to ids, targets and the hashes of the pixels that were seen.
+
+    Args:
+        indices: which images of `dataset`.
+        images: the evaluation pixels of all its images, uint8 `[N, C, H, W]`.
+        split: what to call them.
+        majority: the commonest training class; by default that of the data set's own training images.
+    """
+    chosen = images[indices]
+    hashes = b"".join(pixel_hash(image.transpose(1, 2, 0)) for image in chosen)
+    arrays = {
+        **predict(model, task, chosen, prepare=normalize),
+        "ids": np.array([dataset.ids[index] for index in indices], np.str_),
+        "targets": dataset.targets[indices],
+        "pixels": np.frombuffer(hashes, np.uint8).reshape(len(indices), 32),
+    }
+    groups = tuple(dataset.groups[index] for index in indices)
+    trained = dataset.targets[dataset.indices("train")]
+    commonest = int(np.bincount(trained).argmax()) if len(trained) else None
+    return Answers(
+        arrays, dataset.classes, split, commonest if majority is None else majority, groups if any(groups) else None
+    )
+
+
+def save_arrays(path: Path, answers: Answers) -> None:
+    """Leave a split's answers as an npz file without pickle."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **answers.arrays, classes=np.array(answers.classes, np.str_), split=np.array(answers.split))  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+
+
+def shown_ids(result: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    """The images whose pictures the report may show: the worst mistakes, and some of each class."""
+    mistakes = [mistake["id"] for mistake in result.get("mistakes", ())[:SHOWN_MISTAKES]]
+    test = dataset.indices("test")
+    examples = [dataset.ids[test[dataset.targets[test] == target][0]] for target in np.unique(dataset.targets[test])]
+    return mistakes + examples[:SHOWN_RIGHT]
+
+
+def sampled(indices: np.ndarray, most: int | None) -> np.ndarray:
+    """At most `most` of the indices, evenly spaced."""
+    if most is None or len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).astype(int)]

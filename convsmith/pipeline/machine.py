@@ -1,0 +1,57 @@
+"""What a run's exactness depends on: versions, threads, instruction set, device. Recorded, and compared on resume."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from convsmith import __version__
+from convsmith.errors import UsageError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Turn `auto` or a device's name into a device that is there.
+
+    Raises:
+        UsageError: it is not a device's name, or not on this machine.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UsageError(f"There is no device {wanted!r} here.", mend="Use --device cpu, or auto.") from None
+    return device
+
+
+def describe(device: torch.device, world: int) -> dict[str, Any]:
+    """The manifest's account of the machine."""
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "convsmith": __version__,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "platform": platform.platform(),
+        "device": str(device.type),
+        "accelerator": accelerator,
+        "threads": torch.get_num_threads(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "world_size": world,
+    }
+
+
+def differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    """What of the machine is not as recorded, in words; where anything differs, so may the last bits of a run."""
+    keys = ("versions", "device", "accelerator", "threads", "instruction_set", "world_size")
+    return [
+        f"{key.replace('_', ' ')}: {recorded.get(key)} then, {present[key]} now"
+        for key in keys
+        if recorded.get(key) != present[key]
+    ]

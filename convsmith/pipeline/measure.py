@@ -1,0 +1,102 @@
+"""Short measurements on this machine: how long a training step and a prediction take, by precision and memory layout.
+
+They run on a copy of the network with made-up images, so weights and random generators are left as they were.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from convsmith.batches import Augment, Batches
+from convsmith.evidence import predict
+from convsmith.tasks import Task
+from convsmith.training import Loop, untouched
+
+Precision = Literal["float32", "bfloat16"]
+Layout = Literal["contiguous", "channels_last"]
+SECONDS = 2.5
+LEAST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of one way to run the network.
+
+    Args:
+        precision, layout: the way.
+        seconds_per_step: of training, the fastest of several.
+    """
+
+    precision: Precision
+    layout: Layout
+    seconds_per_step: float
+
+
+def measure_steps(
+    model: nn.Module,
+    task: Task,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    augment: Augment,
+    *,
+    shape: Sequence[int],
+    outputs: int,
+    batch_size: int,
+    ways: Sequence[tuple[Precision, Layout]],
+) -> list[Speed]:
+    """Time training steps in several ways, taking turns so that a machine that slows down slows all of them.
+
+    Args:
+        shape: of one image, `[C, H, W]`.
+        outputs: classes to draw labels from.
+        ways: precision and layout of each candidate.
+
+    Returns:
+        One `Speed` per way, in their order; about `SECONDS` are spent in all.
+    """
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (batch_size, *shape), np.uint8)
+    labels = generator.integers(0, outputs, batch_size)
+    batches = Batches(images, labels, [str(i) for i in range(batch_size)], batch_size=batch_size)
+    with untouched():
+        runs = [_timed_steps(model, task, make_optimizer, augment, batches, *way) for way in ways]
+        times: list[list[float]] = [[] for _ in ways]
+        started = time.perf_counter()
+        for count in itertools.count():
+            if count > LEAST_STEPS and time.perf_counter() - started > SECONDS:
+                break
+            for run, taken in zip(runs, times, strict=True):
+                taken.append(next(run))
+    # The first step of each builds kernels and buffers; the fastest of the others is the least disturbed one.
+    return [Speed(*way, min(taken[1:])) for way, taken in zip(ways, times, strict=True)]
+
+
+def measure_prediction(model: nn.Module, task: Task, augment: Augment, *, shape: Sequence[int]) -> float:
+    """Seconds to predict one image, in batches as evaluation makes them."""
+    images = np.zeros((256, *shape), np.uint8)
+    taken = []
+    with untouched():
+        for _ in range(3):
+            started = time.perf_counter()
+            predict(model, task, images, prepare=augment.normalize)
+            taken.append(time.perf_counter() - started)
+    return min(taken) / len(images)
+
+
+def _timed_steps(model, task, make_optimizer, augment, batches, precision, layout):
+    own = copy.deepcopy(model)
+    if layout == "channels_last":
+        own.to(memory_format=torch.channels_last)
+    loop = Loop(
+        own, task, {"model": make_optimizer(own)}, steps=10**9, transform=augment, precision=precision, report_every=1
+    )
+    for event in loop.run(batches):
+        yield len(batches.ids) / event.values["images_per_second"]

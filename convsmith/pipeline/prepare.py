@@ -1,0 +1,67 @@
+"""From what the user named to images that are audited, divided into roles, and decoded to the network's size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convsmith.errors import DataError
+from convsmith.images import Dataset, assign_roles, audit, open_source, pixel_cache
+from convsmith.pipeline.messages import Listener, Message
+from convsmith.recipe import Data, Image
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set that has been looked at.
+
+    Args:
+        dataset: readable images with roles.
+        audit: what was found, as `audit.json` holds it.
+    """
+
+    dataset: Dataset
+    audit: Mapping[str, Any]
+
+
+def prepare(data: Data, tell: Listener, *, divide: bool = True) -> Prepared:
+    """Open, audit and divide the images that a recipe names.
+
+    Args:
+        data: the recipe's section; where it holds a fingerprint, the images must still be those.
+        divide: whether to give roles; without, all images keep the roles of their source.
+
+    Raises:
+        DataError: the images cannot be used, or are not those the recipe was made with.
+    """
+    tell(Message("stage", f"Reading {data.source}"))
+    dataset, notes = open_source(str(data.source), limit=data.limit)
+    dataset, found = audit(
+        dataset,
+        notes,
+        progress=lambda done, total: tell(Message("stage", "Checking every image", {"done": done, "total": total})),
+    )
+    if data.fingerprint and dataset.fingerprint != data.fingerprint:
+        raise DataError(
+            f"The images of {data.source} are not those of the recipe: fingerprint {dataset.fingerprint[:12]}…, "
+            f"expected {data.fingerprint[:12]}….",
+            mend="Put back what was added, removed or changed, or train anew without the recipe's data.fingerprint.",
+        )
+    if divide:
+        dataset = assign_roles(dataset, split_seed=data.split_seed)
+        found = {**found, "roles": dataset.counts()}
+    return Prepared(dataset, found)
+
+
+def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
+    """The evaluation pixels of all images, uint8 `[N, C, size, size]`, from the cache or decoded now."""
+    return pixel_cache(
+        dataset,
+        size=int(image.size),
+        fit=str(image.fit),
+        channels=int(image.channels),
+        progress=lambda done, total: tell(Message("stage", "Decoding images", {"done": done, "total": total})),
+    )

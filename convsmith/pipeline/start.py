@@ -1,0 +1,90 @@
+"""The first records of a run: what was asked, what was planned, of which images, on which machine."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import io
+import time
+from typing import Any
+
+from convsmith.images import Dataset, split_rows
+from convsmith.networks import MODELS, code_sha256, count_parameters
+from convsmith.pipeline import machine
+from convsmith.pipeline.build import OWN, Code, ModelFunction, build_network
+from convsmith.pipeline.plan import Plan
+from convsmith.pipeline.prepare import Prepared
+from convsmith.recipe import Recipe
+from convsmith.run_folder import RunFolder, write_atomically
+from convsmith.training import untouched
+
+
+def start_run(
+    run: RunFolder,
+    given: Recipe,
+    plan: Plan,
+    prepared: Prepared,
+    code: Code | ModelFunction | None,
+    world: int,
+    command: tuple[str, ...],
+) -> None:
+    """Write everything that is known before the first step. `recipe.yaml` comes last: with it, the folder is a run."""
+    run.write_text("given.yaml", given.to_yaml())
+    run.write_json("plan.json", plan.to_json())
+    run.write_json("audit.json", prepared.audit)
+    run.write_text("split.csv", _split_csv(prepared.dataset))
+    if isinstance(code, Code):
+        write_atomically(run.path / "code.py", code.path.read_bytes())
+    run.write_json("manifest.json", _manifest(plan.recipe, prepared.dataset, code, world, command))
+    run.write_text("recipe.yaml", plan.recipe.to_yaml())
+
+
+def _manifest(
+    recipe: Recipe, dataset: Dataset, code: Code | ModelFunction | None, world: int, command: tuple[str, ...]
+) -> dict[str, Any]:
+    with untouched():
+        model = build_network(recipe, len(dataset.classes), code)
+    return {
+        "schema": 1,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": list(command),
+        **machine.describe(machine.choose_device(recipe.train.device), world),
+        "precision": recipe.train.precision,
+        "memory_format": recipe.train.memory_format,
+        "seed": recipe.seed,
+        "task": "classification",
+        "classes": list(dataset.classes),
+        "data": {"source": dataset.source, "fingerprint": dataset.fingerprint, "counts": dataset.counts()},
+        "transform": recipe.image.model_dump(mode="json"),
+        "model": {"parameters": count_parameters(model).total, **_model(recipe, code)},
+    }
+
+
+def _model(recipe: Recipe, code: Code | ModelFunction | None) -> dict[str, Any]:
+    name = recipe.model.name if not isinstance(recipe.model, str) else recipe.model
+    if recipe.network is not None:
+        return {"name": name, "description": recipe.network.describe(), "code_sha256": None}
+    if name != OWN:
+        return {"name": name, "description": MODELS[name].summary, "code_sha256": None}
+    if isinstance(code, Code):
+        digest = code_sha256(code.path)
+        held = {"name": code.name, "options": dict(code.options), "sha256": digest}
+        return {"name": OWN, "description": f"{code.name} in {code.path.name}", "code_sha256": digest, "code": held}
+    described = getattr(code, "__qualname__", type(code).__name__)
+    return {"name": OWN, "description": described, "code_sha256": _source_hash(code)}
+
+
+def _source_hash(function: Any) -> str | None:
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def _split_csv(dataset: Dataset) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["id", "role", "class", "group", "sha256"])
+    writer.writerows(split_rows(dataset))
+    return buffer.getvalue()

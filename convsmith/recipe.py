@@ -1,0 +1,260 @@
+"""The recipe: all that makes a run, as frozen data.
+
+Names come from tables, never from import paths, because a configuration that can name code is code execution. `auto`
+is resolved by `pipeline.plan`, which says why; `None` means off. Layers: default < named recipe < file < `--set`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from convsmith.design import ConvNet
+from convsmith.errors import UsageError
+from convsmith.registry import suggestion
+
+Auto = Literal["auto"]
+Scalar = bool | int | float | str | None
+MAX_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Named(Section):
+    """A row of a table with its options. In YAML a bare name stands for one without options."""
+
+    name: str
+    options: Mapping[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Data(Section):
+    """Which images, and how they are divided."""
+
+    source: str | None = None
+    limit: int | None = Field(None, ge=2)
+    split_seed: int = Field(0, ge=0, lt=2**32)
+    fingerprint: str | None = None
+
+
+class Image(Section):
+    """What the network sees."""
+
+    size: int | Auto = "auto"
+    channels: Literal[1, 3] | Auto = "auto"
+    fit: Literal["crop", "pad", "stretch"] | Auto = "auto"
+    mean: tuple[float, ...] | Auto = "auto"
+    std: tuple[float, ...] | Auto = "auto"
+
+    @field_validator("size")
+    @classmethod
+    def _size(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 4 <= value <= 4096:
+            raise ValueError(f"{value} px is outside 4 to 4096")
+        return value
+
+
+class Augment(Section):
+    """What is done to training images: a preset by name, or the operations themselves."""
+
+    preset: str = "auto"
+    operations: tuple[Named, ...] | None = None
+
+
+class Train(Section):
+    """How the network is trained. Lengths are in epochs, or in steps once a budget has been turned into them."""
+
+    epochs: int | Auto = "auto"
+    steps: int | None = Field(None, ge=1)
+    budget: float | None = Field(None, gt=0, description="seconds of wall clock for the whole command")
+    batch: int | Auto = "auto"
+    optimizer: Named | Auto = "auto"
+    schedule: Named | Auto = "auto"
+    warmup_steps: int | Auto = "auto"
+    label_smoothing: float | Auto = Field("auto")
+    average: float | Auto | None = Field("auto", description="decay of the exponential moving average; null is off")
+    clip: float | Auto | None = Field("auto", description="largest gradient norm; null is off")
+    precision: Literal["float32", "bfloat16"] | Auto = "auto"
+    memory_format: Literal["contiguous", "channels_last"] | Auto = "auto"
+    device: str = "auto"
+    threads: int | Auto = "auto"
+    report_every: int | Auto = "auto"
+    checkpoint_every: int | Auto = "auto"
+    tune_every: int | Auto = Field("auto", description="steps between predictions of the tune images; 0 is never")
+    log_ids: bool = False
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        return seconds(value) if isinstance(value, str) else value
+
+    @field_validator("epochs", "batch", "warmup_steps", "threads", "report_every", "checkpoint_every", "tune_every")
+    @classmethod
+    def _count(cls, value: int | str, info: Any) -> int | str:
+        least = 0 if info.field_name in {"warmup_steps", "tune_every"} else 1
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"{value} is below {least}")
+        return value
+
+    @field_validator("label_smoothing", "average")
+    @classmethod
+    def _share(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 0.0 <= value < 1.0:
+            raise ValueError(f"{value} is outside 0 to 1")
+        return value
+
+
+class Recipe(Section):
+    """Everything that makes a run.
+
+    Raises:
+        UsageError: from the constructors `from_layers` and `from_yaml`, for keys, types and values that do not fit.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str | None = None
+    seed: int = Field(0, ge=0, lt=2**64)
+    data: Data = Data()
+    image: Image = Image()
+    model: Named | Auto = "auto"
+    network: ConvNet | None = None
+    augment: Augment = Augment()
+    train: Train = Train()
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """Merge mappings, the later over the earlier, and check the result."""
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged = _merge(merged, layer)
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise _usage_error(cls, error) from None
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Read a recipe from YAML; tags that name code, aliases and files over 1 MB are refused."""
+        return cls.from_layers(parse_yaml(text))
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML that `from_yaml` reads back to an equal recipe."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None
+        )
+
+    def updated(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with dotted keys replaced, such as `{"train.epochs": 30}`, checked again."""
+        return type(self).from_layers(self.model_dump(), *(nested(key, value) for key, value in changes.items()))
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "quick": {"train": {"epochs": 8, "tune_every": 0}},
+    "plain": {"augment": {"preset": "none"}, "train": {"average": None, "label_smoothing": 0.0, "clip": None}},
+}
+"""Named recipes: `quick` for a first look, `plain` without augmentation, averaging or smoothing, to compare with."""
+
+
+def load_layer(text: str) -> Mapping[str, Any]:
+    """The mapping behind `--recipe`: a name of `RECIPES` or a YAML file."""
+    if text in RECIPES:
+        return RECIPES[text]
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"There is no recipe {text!r}, neither a file nor a name.", mend=suggestion(text, RECIPES))
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"{path} has {path.stat().st_size:,} bytes; a recipe has at most {MAX_BYTES:,}.")
+    return parse_yaml(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def parse_assignments(assignments: Iterable[str]) -> Mapping[str, Any]:
+    """Turn `("train.epochs=30", ...)` into one nested mapping; values are YAML scalars or lists."""
+    merged: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {assignment!r} is not KEY=VALUE.", mend="Write for example --set train.epochs=30.")
+        merged = _merge(merged, nested(key.strip(), parse_yaml(value, whole=False)))
+    return merged
+
+
+def parse_yaml(text: str, *, whole: bool = True) -> Any:
+    """Parse YAML by the safe loader without aliases; with `whole`, it must be a mapping."""
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"The recipe has {len(text):,} characters; it has at most {MAX_BYTES:,}.")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses even more
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"The recipe is not plain YAML: {reason}.", mend="Tags that name code and aliases are refused."
+        ) from None
+    if whole and not isinstance(value, Mapping):
+        raise UsageError(f"A recipe is a mapping of sections, not {type(value).__name__}.")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Seconds of a length of time such as `90s`, `5m`, `1h30m` or a bare number of seconds."""
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or parts is None:
+        raise ValueError(f"{text!r} is no length of time; write 90s, 5m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in parts.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`nested("train.epochs", 3)` is `{"train": {"epochs": 3}}`."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few of them, nested, expand to gigabytes
+            raise yaml.YAMLError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+
+def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = merged.get(key)
+        replace = not (isinstance(below, Mapping) and isinstance(value, Mapping)) or "name" in value
+        merged[key] = value if replace else _merge(below, value)  # type: ignore[arg-type]
+    return merged
+
+
+def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"The recipe has no key {key!r}.", mend=suggestion(key, _keys(model)))
+    reason = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"Recipe key {key!r} cannot be {first['input']!r}: {reason}.")
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section) and inner is not Named:
+            keys += _keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys

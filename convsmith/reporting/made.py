@@ -1,0 +1,233 @@
+"""The sections about how the run was made: training, data, plan, recipe, methods."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from convsmith.reporting import figures
+from convsmith.reporting.formats import duration, number, size, some
+from convsmith.reporting.methods import paragraph
+from convsmith.reporting.pictures import class_name
+from convsmith.reporting.run_records import RunRecords
+from convsmith.reporting.templates import Section, fill
+
+POINTS = 300
+ROWS = 100
+NAMED = 50
+ROLES = {"train": "Training", "tune": "Tune", "test": "Test"}
+
+
+def curves(records: RunRecords) -> Section | None:
+    """Loss, tune figures and learning rate over the course of training."""
+    training = [event for event in records.log if event.get("kind") in {"progress", "epoch"}]
+    tune = [event for event in records.log if event.get("kind") == "tune"]
+    if not training and not tune:
+        return None
+    per_epoch = _steps_per_epoch(training)
+    end = max(event["step"] for event in (*training, *tune)) / per_epoch or 1.0
+    charts = []
+    losses = [("a", _points(training, "loss", per_epoch)), ("b", _points(tune, "log_loss", per_epoch))]
+    losses = [(kind, points) for kind, points in losses if points]
+    if losses:
+        keys = [("a", "training loss")] * any(kind == "a" for kind, _ in losses)
+        keys += [("b", "log loss on tune images")] * any(kind == "b" for kind, _ in losses)
+        charts.append(
+            (
+                "Loss",
+                keys,
+                figures.line_chart(
+                    losses, what="Loss over the course of training; the table below holds the figures", end=end
+                ),
+            )
+        )
+    accuracy = _points(tune, "accuracy", per_epoch)
+    if accuracy:
+        drawn = figures.line_chart(
+            [("b", accuracy)],
+            what="Accuracy on tune images over the course of training; the table below holds the figures",
+            end=end,
+            share=True,
+        )
+        charts.append(("Accuracy", [("b", "accuracy on tune images")], drawn))
+    rate = _points(training, "rate", per_epoch)
+    if rate:
+        drawn = figures.line_chart(
+            [("c", rate)], what="Learning rate over the course of training; the table below holds the figures", end=end
+        )
+        charts.append(("Learning rate", [("c", "learning rate")], drawn))
+    body = fill(
+        "curves", charts=charts, rows=_curve_rows(records, per_epoch), unit="epoch" if per_epoch > 1 else "step"
+    )
+    return Section("training", "How training went", _curves_lead(records, end, tune), body)
+
+
+def _curves_lead(records: RunRecords, end: float, tune: list[Mapping[str, Any]]) -> str:
+    parts = [f"{end:.3g} passes over the training images"]
+    seconds = next((event["values"].get("seconds") for event in records.log if event.get("kind") == "finished"), None)
+    if isinstance(seconds, Mapping):
+        spent = [
+            f"{duration(seconds[key])} of {key}"
+            for key in ("planning", "training", "evaluation", "report")
+            if key in seconds
+        ]
+        parts.append(f"{duration(seconds['total'])} in all" if "total" in seconds else "")
+        parts[-1] += f" ({', '.join(spent)})" if spent else ""
+    lead = ", ".join(part for part in parts if part) + "."
+    resumed = sum(event.get("kind") == "resumed" for event in records.log)
+    if resumed:
+        lead += f" The run was interrupted and resumed {some(resumed, 'time')}; that changes nothing in it."
+    if not tune:
+        lead += " Tune images were not looked at during training."
+    return lead
+
+
+def _steps_per_epoch(training: list[Mapping[str, Any]]) -> float:
+    """Steps of one epoch, from the first that ended; 1 where none did, so that the scale is in steps."""
+    ended = next((event for event in training if event["kind"] == "epoch" and event.get("epoch")), None)
+    return ended["step"] / ended["epoch"] if ended else 1.0
+
+
+def _points(events: list[Mapping[str, Any]], name: str, per_epoch: float) -> list[tuple[float, float]]:
+    """Points of one value, thinned evenly so that a long run keeps the page small; the last one always stays."""
+    points = [
+        (event["step"] / per_epoch, event["values"][name]) for event in events if event["values"].get(name) is not None
+    ]
+    stride = -(-len(points) // POINTS) or 1
+    kept = points[::stride]
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def _curve_rows(records: RunRecords, per_epoch: float) -> list[dict[str, Any]]:
+    """One row for each epoch or tune event; rows of the same step are joined, and long runs thinned."""
+    rows: dict[int, dict[str, Any]] = {}
+    kinds = {"epoch", "tune"} if per_epoch > 1 else {"progress", "tune"}
+    for event in records.log:
+        if event.get("kind") in kinds:
+            row = rows.setdefault(event["step"], {"at": event["step"] / per_epoch})
+            row.update(event["values"])
+    listed = [rows[step] for step in sorted(rows)]
+    stride = -(-len(listed) // ROWS) or 1
+    return listed if stride == 1 else [*listed[:-1:stride], listed[-1]]
+
+
+def data(records: RunRecords) -> Section | None:
+    """What was found in the data, and what was left out."""
+    audit = records.audit
+    manifest = records.manifest.get("data") or {}
+    counts = manifest.get("counts") or audit.get("roles") or {}
+    if not audit and not counts:
+        return None
+    roles = [role for role in ROLES if counts.get(role)]
+    names = list(records.classes or audit.get("classes") or ())
+    table = [(class_name(name, ()), [counts[role].get(name, 0) for role in roles]) for name in names]
+    faults = {key: list(audit.get(key) or ()) for key in ("unreadable", "skipped", "duplicates")}
+    images = audit.get("images") or sum(sum(counts[role].values()) for role in roles)
+    lead = f"{some(images, 'image')} in {some(len(names), 'class', 'classes')}."
+    words = [
+        ("unreadable", "file", "could not be read"),
+        ("skipped", "file", "set aside"),
+        ("duplicates", "picture", "found more than once"),
+    ]
+    told = [f"{some(len(faults[key]), noun)} {text}" for key, noun, text in words if faults[key]]
+    if audit:
+        lead += f" {'; '.join(told)}." if told else " All could be read, and none is there twice."
+    totals = [sum(counts[role].values()) for role in roles]
+    shares = [(f"{ROLES[role]} images", number(total)) for role, total in zip(roles, totals, strict=True)]
+    return Section(
+        "data",
+        "The data",
+        lead,
+        fill(
+            "data", roles=roles, table=table, totals=totals, audit=audit, faults=faults, named=NAMED,
+            facts=[*shares, *_data_facts(records, audit, manifest)],
+        ),
+    )  # fmt: skip
+
+
+def _data_facts(records: RunRecords, audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [("Source", str(manifest["source"]))] if manifest.get("source") else []
+    for side in ("width", "height"):
+        spread = (audit.get("sizes") or {}).get(side)
+        if spread:
+            same = spread["min"] == spread["max"]
+            words = f"{number(spread['min'])} px" if same else (
+                f"{number(spread['min'])} to {number(spread['max'])} px, median {number(spread['median'])}"
+            )  # fmt: skip
+            facts.append((side.capitalize(), words))
+    channels = {"1": "grey", "3": "colour"}
+    found = [f"{some(n, 'image')} {channels.get(key, key)}" for key, n in (audit.get("channels") or {}).items() if n]
+    if found:
+        facts.append(("Colour", ", ".join(found)))
+    shape = records.manifest.get("transform") or {}
+    if shape.get("size"):
+        fit = f", {shape['fit']}" if shape.get("fit") else ""
+        facts.append(
+            ("As the network sees them", f"{shape['size']} px, {some(shape.get('channels', 3), 'channel')}{fit}")
+        )
+    if manifest.get("fingerprint"):
+        facts.append(("Fingerprint", str(manifest["fingerprint"])))
+    return facts
+
+
+def plan(records: RunRecords) -> Section | None:
+    """Every choice that was made for the user, and why."""
+    choices = [{"measured": {}, "given": False, **choice} for choice in records.plan.get("choices") or ()]
+    if not choices:
+        return None
+    chosen = sum(not choice["given"] for choice in choices)
+    lead = f"{some(chosen, 'setting')} {'was' if chosen == 1 else 'were'} chosen automatically"
+    given = len(choices) - chosen
+    lead += f", {some(given, 'setting')} asked for." if given else "."
+    return Section("plan", "The plan, and its reasons", lead, fill("plan", choices=choices, facts=_estimates(records)))
+
+
+def _estimates(records: RunRecords) -> list[tuple[str, str]]:
+    estimate = records.plan.get("estimate") or {}
+    rows = [
+        ("Expected time", estimate.get("seconds"), duration),
+        ("Of which training", estimate.get("training_seconds"), duration),
+        ("Memory", estimate.get("memory_bytes"), size),
+        ("Steps", estimate.get("steps"), number),
+        ("Speed", estimate.get("images_per_second"), lambda speed: f"{number(round(speed))} images a second"),
+    ]
+    return [(name, show(value)) for name, value, show in rows if value is not None]
+
+
+def repeat(records: RunRecords) -> Section | None:
+    """The recipe, and what it takes to make the same run again."""
+    if not records.manifest and not records.recipe_text:
+        return None
+    manifest = records.manifest
+    facts = [("Convsmith", manifest.get("convsmith"))]
+    facts += [(str(name), version) for name, version in (manifest.get("versions") or {}).items()]
+    facts += [
+        ("Device", manifest.get("device")), ("Threads", manifest.get("threads")),
+        ("Memory format", manifest.get("memory_format")), ("Instruction set", manifest.get("instruction_set")),
+        ("Processes", manifest.get("world_size")), ("Seed", manifest.get("seed")),
+    ]  # fmt: skip
+    shown = [(name, str(value)) for name, value in facts if value is not None]
+    seed = manifest.get("seed")
+    lines = records.recipe_text.count("\n") + bool(records.recipe_text and not records.recipe_text.endswith("\n"))
+    return Section(
+        "repeat",
+        "How to repeat it",
+        "On the same machine and versions the recipe gives the same weights, bit for bit. Another seed shows how much "
+        "of the figure is luck.",
+        fill(
+            "repeat", recipe_path=shlex.quote(f"{records.folder}/recipe.yaml"), facts=shown, recipe=records.recipe_text, lines=lines,
+            other=seed + 1 if isinstance(seed, int) else 1, command=shlex.join(str(word) for word in manifest.get("command") or ()),
+        ),
+    )  # fmt: skip
+
+
+def methods(records: RunRecords) -> Section | None:
+    """A paragraph for a paper."""
+    text = paragraph(records)
+    if not text:
+        return None
+    return Section(
+        "methods", "For the methods section of a paper", "Made from the records; check it against what you did.",
+        fill("methods", text=text),
+    )  # fmt: skip

@@ -1,0 +1,179 @@
+"""The sections about what was measured: figures, classes, confusions, mistakes, calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convsmith.reporting import figures
+from convsmith.reporting.formats import percent, some
+from convsmith.reporting.pictures import class_name, pictures
+from convsmith.reporting.run_records import RunRecords
+from convsmith.reporting.templates import Section, fill, interval, value
+from convsmith.reporting.words import SPLITS, metric
+
+MATRIX_CLASSES = 20
+MISTAKES_SHOWN = 24
+PAIRS_SHOWN = 8
+ROWS_SHOWN = 20
+SEVERITIES = {"error": "The result cannot be trusted", "warning": "Worth mending", "hint": "Worth knowing"}
+
+
+def findings(records: RunRecords) -> Section | None:
+    """What the rules saw in the evidence, and the experiment that would prove each."""
+    found = [
+        {"where": (), "change": {}, "experiment": "", "source": "", "evidence": {}, **item} for item in records.findings
+    ]
+    if not found:
+        return None
+    return Section(
+        "findings",
+        "What stands out",
+        "Each finding names the numbers it rests on and, where there is one, the experiment that would test the mend.",
+        fill("findings", findings=found, severities=SEVERITIES),
+    )
+
+
+def metrics(records: RunRecords) -> Section | None:
+    """Every figure with its interval and how that was made."""
+    measured = records.measured.get("metrics")
+    if not measured:
+        return None
+    rows = [(name, metric(name), estimate) for name, estimate in measured.items()]
+    rows += [(f"baseline_{name}", term, estimate) for name, term, estimate in _baseline(records)]
+    n = records.measured.get("n")
+    lead = f"Measured on {f'{n:,} ' if n is not None else ''}{SPLITS[records.headline_split]}. "
+    return Section(
+        "figures",
+        "The figures",
+        lead + "Each figure has an interval, because other images would have given another figure.",
+        fill("metrics", rows=rows, comparison=_comparison(records), splits=list(_splits(records))),
+    )
+
+
+def _baseline(records: RunRecords) -> list[tuple[str, Any, Any]]:
+    baseline = records.measured.get("baseline")
+    if not baseline:
+        return []
+    accuracy, name = metric("accuracy"), class_name(baseline["class"], records.classes)
+    rows = [
+        (
+            "accuracy",
+            type(accuracy)("Baseline", f"The accuracy of always answering “{name}”.", "percent"),
+            baseline["accuracy"],
+        )
+    ]
+    if baseline.get("gain"):
+        rows.append(
+            ("gain", type(accuracy)("Gain", "How far accuracy lies above the baseline.", "percent"), baseline["gain"])
+        )
+    return rows
+
+
+def _splits(records: RunRecords) -> dict[str, Any]:
+    splits = records.results.get("splits") or {}
+    return {role: splits[role] for role in ("train", "tune", "test") if splits.get(role)}
+
+
+def _comparison(records: RunRecords) -> list[tuple[Any, list[Any]]]:
+    """Rows of accuracy and log loss over all roles measured: a wide gap means that the network memorises."""
+    splits = _splits(records)
+    if len(splits) < 2:
+        return []
+    names = [name for name in ("accuracy", "log_loss") if all(name in part["metrics"] for part in splits.values())]
+    return [(metric(name), [part["metrics"][name] for part in splits.values()]) for name in names]
+
+
+def classes(records: RunRecords) -> Section | None:
+    """Recall of each class, the worst first."""
+    rows = records.measured.get("per_class")
+    if not rows:
+        return None
+    defined = [row for row in rows if row["recall"]["value"] is not None]
+    ordered = sorted(defined, key=lambda row: row["recall"]["value"]) + [row for row in rows if row not in defined]
+    lead = "No class has test images."
+    if defined:
+        worst, best = (
+            ordered[0],
+            defined[0] if len(defined) == 1 else max(defined, key=lambda row: row["recall"]["value"]),
+        )
+        lead = (
+            f"Of the images that are “{class_name(worst['name'], ())}”, the network finds {percent(worst['recall']['value'])}; "
+            f"of “{class_name(best['name'], ())}”, {percent(best['recall']['value'])}. The wider a bar, the fewer images it rests on."
+        )
+    accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
+    shown = ordered[:ROWS_SHOWN]
+    chart = figures.interval_rows(
+        [(row["name"], row["recall"]) for row in shown], what="Recall", reference=accuracy.get("value")
+    )
+    left = len(ordered) - len(shown)
+    return Section(
+        "classes",
+        "Class by class",
+        lead,
+        fill("classes", chart=chart, rows=ordered, left=left, mean=accuracy.get("value")),
+    )
+
+
+def confusion(records: RunRecords) -> Section | None:
+    """What each class was taken for."""
+    counts, names = records.measured.get("confusion"), records.classes
+    pairs = [
+        {**pair, "true": class_name(pair["true"], names), "predicted": class_name(pair["predicted"], names)}
+        for pair in records.measured.get("pairs") or ()
+    ]
+    if not counts and not pairs:
+        return None
+    small = bool(counts) and len(names) <= MATRIX_CLASSES
+    lead = "No image was put into a wrong class."
+    if pairs:
+        first = pairs[0]
+        lead = (
+            f"The commonest mistake: “{first['true']}” taken for “{first['predicted']}”, {some(first['count'], 'time')}, "
+            f"which is {percent(first['share'])} of that class."
+        )
+    return Section(
+        "confusions",
+        "What is taken for what",
+        lead,
+        fill(
+            "confusion",
+            chart=figures.confusion_matrix(names, counts) if small and counts else None,
+            classes=names,
+            counts=counts if small else None,
+            pairs=pairs[: PAIRS_SHOWN if small else 3 * PAIRS_SHOWN],
+        ),
+    )
+
+
+def mistakes(records: RunRecords) -> Section | None:
+    """The images the network was most wrongly sure about."""
+    wrong = records.measured.get("mistakes")
+    if not wrong:
+        return None
+    seen = [item for item in wrong if item["id"] in records.thumbnails][:MISTAKES_SHOWN]
+    names = records.classes
+    rows = [
+        {**item, "true": class_name(item["true"], names), "predicted": class_name(item["predicted"], names)}
+        for item in wrong[: 4 * MISTAKES_SHOWN]
+    ]
+    lead = (
+        "The answers that cost most, the worst first. Some of them may be right, and the label wrong: they are the "
+        "quickest way to find mislabelled images."
+    )
+    return Section("mistakes", "The worst mistakes", lead, fill("mistakes", shown=pictures(records, seen), rows=rows))
+
+
+def calibration(records: RunRecords) -> Section | None:
+    """Whether the network is right as often as it says."""
+    bins = records.measured.get("reliability")
+    if not bins:
+        return None
+    used = [item for item in bins if item["n"]]
+    ece = (records.measured.get("metrics") or {}).get("ece")
+    lead = "Dots below the diagonal: surer than it should be. Above: too modest."
+    if ece and ece["value"] is not None:
+        lead = f"How sure it says it is and how often it is right differ by {value(ece)} on average ({interval(ece)}). {lead}"
+    return Section(
+        "calibration", "How far its confidence can be believed", lead,
+        fill("calibration", chart=figures.reliability(used), bins=used),
+    )  # fmt: skip

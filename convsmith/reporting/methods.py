@@ -1,0 +1,113 @@
+"""The methods paragraph: what a paper should say of a run, from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from convsmith.reporting.formats import SPACE, number, plain, shorten, some
+from convsmith.reporting.run_records import RunRecords
+from convsmith.reporting.templates import interval, value
+from convsmith.reporting.words import metric
+
+
+def paragraph(records: RunRecords) -> str:
+    """Return the paragraph, leaving out what was not recorded; empty where nothing was."""
+    sentences = [
+        _network(records),
+        _data(records),
+        _training(records),
+        _results(records),
+        _baseline(records),
+        _repeat(records),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _network(records: RunRecords) -> str:
+    model = records.manifest.get("model") or {}
+    if not model:
+        return ""
+    size = f" with {number(model['parameters'])} parameters" if model.get("parameters") is not None else ""
+    versions = records.manifest.get("versions") or {}
+    tools = [f"Convsmith {records.manifest['convsmith']}"] if records.manifest.get("convsmith") else ["Convsmith"]
+    tools += [f"PyTorch {versions['torch']}"] if versions.get("torch") else []
+    return f"A convolutional network ({shorten(model.get('name', 'unnamed'), 80)}{size}) was trained with {' and '.join(tools)}."
+
+
+def _data(records: RunRecords) -> str:
+    data = records.manifest.get("data") or {}
+    counts = {role: sum(by_class.values()) for role, by_class in (data.get("counts") or {}).items()}
+    if not counts:
+        return ""
+    words = {"train": "training", "tune": "tuning", "test": "testing"}
+    parts = [f"{number(counts[role])} for {word}" for role, word in words.items() if counts.get(role)]
+    source = f" from “{shorten(data['source'], 80)}”" if data.get("source") else ""
+    mark = f" (SHA-256 fingerprint {str(data['fingerprint'])[:12]})" if data.get("fingerprint") else ""
+    total = some(sum(counts.values()), "image")
+    shape = records.manifest.get("transform") or {}
+    scaled = f" Images were presented at {shape['size']} by {shape['size']} pixels." if shape.get("size") else ""
+    split = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
+    return f"The data were {total}{source}{mark} in {some(len(records.classes), 'class', 'classes')}: {split}.{scaled}"
+
+
+def _training(records: RunRecords) -> str:
+    settings = dict(records.recipe.get("train") or {})
+    wanted = [
+        ("optimizer", "optimiser {}"), ("schedule", "schedule {}"), ("batch", "batches of {} images"),
+        ("epochs", "{} epochs"), ("steps", "{} steps"), ("label_smoothing", "label smoothing {}"),
+        ("average", "an exponential moving average of the weights with decay {}"), ("clip", "gradients clipped at norm {}"),
+        ("precision", "{} arithmetic"),
+    ]  # fmt: skip
+    parts = [words.format(plain(settings[key])) for key, words in wanted if _set(settings.get(key))]
+    augment = records.recipe.get("augment") or {}
+    operations = [str(item.get("name")) for item in augment.get("operations") or () if isinstance(item, Mapping)]
+    if operations:
+        parts.append(f"augmentation by {', '.join(operations)}")
+    return f"Training used {'; '.join(parts)}." if parts else ""
+
+
+def _set(setting: Any) -> bool:
+    return setting is not None and setting != "auto" and setting != 0
+
+
+def _results(records: RunRecords) -> str:
+    measured = records.measured.get("metrics") or {}
+    told: list[str] = []
+    made: dict[str, list[str]] = {}
+    for name in (
+        ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece") if "accuracy" in measured else measured
+    ):
+        estimate = measured.get(name)
+        if estimate and estimate["value"] is not None:
+            unit, title = metric(name).unit, metric(name).title
+            title = title[0].lower() + title[1:]
+            known = estimate.get("low") is not None
+            ends = f" (95{SPACE}% interval {interval(estimate, unit)})" if known else ""
+            told.append(f"{title} {value(estimate, unit)}{ends}")
+            if known:
+                made.setdefault(estimate["method"], []).append(title)
+    if not told:
+        return ""
+    n = records.measured.get("n")
+    on = (
+        f"On {number(n)} {records.headline_split} images"
+        if n is not None
+        else f"On the {records.headline_split} images"
+    )
+    how = "; ".join(f"{method} for {', '.join(titles)}" for method, titles in made.items())
+    return f"{on} the figures were: {'; '.join(told)}.{f' Intervals: {how}.' if how else ''}"
+
+
+def _baseline(records: RunRecords) -> str:
+    baseline = records.measured.get("baseline")
+    if not baseline or baseline["accuracy"]["value"] is None:
+        return ""
+    return f"Always giving the commonest class reaches {value(baseline['accuracy'])}."
+
+
+def _repeat(records: RunRecords) -> str:
+    seed, device = records.manifest.get("seed"), records.manifest.get("device")
+    if seed is None:
+        return ""
+    return f"Seed {seed}{f', device {device}' if device else ''}; one run."

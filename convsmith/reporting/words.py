@@ -1,0 +1,76 @@
+"""The terms of a report and what each means, in a line that needs no other term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word of the field.
+
+    Args:
+        title: the word.
+        meaning: one sentence for somebody who does not know the field.
+        unit: `percent` or `number`: how a metric of this name is written.
+    """
+
+    title: str
+    meaning: str
+    unit: str = "number"
+
+
+METRICS = {
+    "accuracy": Term("Accuracy", "The share of images that were given their right class.", "percent"),
+    "balanced_accuracy": Term(
+        "Balanced accuracy", "The mean of the classes' recalls: each class counts the same, however rare.", "percent"
+    ),
+    "macro_f1": Term("Macro F1", "The mean over classes of F1, which is high only if precision and recall both are."),
+    "top_5": Term("Top 5", "The share of images whose right class is among the five likeliest answers.", "percent"),
+    "top_2": Term("Top 2", "The share of images whose right class is among the two likeliest answers.", "percent"),
+    "log_loss": Term(
+        "Log loss", "How surprised the network was by the truth: 0 is perfect, confident mistakes cost most."
+    ),
+    "ece": Term(
+        "Calibration error (ECE)",
+        "The mean gap between how sure the network was and how often it was right.",
+        "percent",
+    ),
+}
+
+GLOSSARY = {
+    "test": Term("Test images", "Images that trained nothing and chose nothing; only they are reported."),
+    "tune": Term(
+        "Tune images", "Images kept out of training that settings may be chosen on, so their figures flatter a little."
+    ),
+    "interval": Term(
+        "95 % interval", "The range that, over many such measurements, would hold the true figure 95 times in 100."
+    ),
+    "baseline": Term(
+        "Baseline", "What one reaches without looking: always giving the commonest class. A network has to beat it."
+    ),
+    "recall": Term("Recall", "Of the images that are of a class, the share the network found."),
+    "precision": Term("Precision", "Of the images the network put into a class, the share that belong there."),
+    "f1": Term("F1", "One figure for precision and recall (their harmonic mean): low if either is."),
+    "confusion": Term("Confusion matrix", "A table of what each class was taken for; mistakes lie off the diagonal."),
+    "calibration": Term("Calibration", "Whether “90 % sure” is right 90 times in 100."),
+    "loss": Term("Loss", "The number training makes small; on training images it includes what augmentation adds."),
+    "rate": Term("Learning rate", "How far each step of training moves the network's weights."),
+    "epoch": Term("Epoch", "One pass over all training images."),
+    "augmentation": Term(
+        "Augmentation", "Small random changes (shift, mirror, rotate) so that training never sees an image twice alike."
+    ),
+    "seed": Term("Seed", "The number all chance of the run comes from; the same seed repeats the same run."),
+    "fingerprint": Term("Fingerprint", "A checksum of all images and their classes: equal only if the data are."),
+}
+
+SPLITS = {
+    "test": "test images, which played no part in training",
+    "tune": "tune images, which were kept out of training but may have guided it",
+    "train": "images the network was trained on",
+}
+
+
+def metric(name: str) -> Term:
+    """Return the term of a metric; one without a row keeps its own name and explains nothing."""
+    return METRICS.get(name) or Term(name.replace("_", " "), "")

@@ -1,0 +1,304 @@
+"""A run is a folder: where its parts lie, its lock, its log, and writes that survive a loss of power.
+
+Every file is written beside its place, forced to disk, renamed over the old one, and the folder forced to disk too, so
+that a reader sees either the old file or the new one, whole. Large parts (checkpoints) use the same four steps through
+`write_file`, `rename` and `sync_folder`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from convsmith.errors import ResourceError, RunError, UsageError
+from convsmith.registry import suggestion
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that say what was being done and how to mend it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise ResourceError(
+                f"The disk is full: {doing} failed.", mend="Free some space; what was saved before stands."
+            ) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            raise RunError(
+                f"{doing} was refused: {error.strerror}.",
+                mend="Check the folder's permissions, or choose another with --runs DIR.",
+            ) from error
+        raise
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and force it to disk; where that fails, no part of it stays behind."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Put a finished file or folder in its place in one step."""
+    source.replace(target)
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's list of names to disk (Windows has no such call and needs none)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by new content so that a crash at any instant leaves the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(f"writing {path}"):
+        write_file(temporary, data)
+        rename(temporary, path)
+        sync_folder(path.parent)
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON as it lies in a run: UTF-8, indented, no NaN."""
+    return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+
+
+class EventLog:
+    """The run's `log.jsonl`, open for appending.
+
+    Lines are handed to the operating system as they come and forced to disk by `sync`, which a checkpoint calls first,
+    so that the length it records is there after a loss of power.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with disk_errors(f"opening {path}"):
+            self._file = path.open("ab")
+
+    def append(self, kind: str, *, epoch: int = 0, step: int = 0, values: Mapping[str, Any] | None = None) -> None:
+        """Add one record, stamped with the time in seconds since 1970."""
+        record = {
+            "kind": kind,
+            "epoch": epoch,
+            "step": step,
+            "time": round(time.time(), 3),
+            "values": dict(values or {}),
+        }
+        with disk_errors(f"writing {self.path}"):
+            self._file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            self._file.flush()
+
+    def sync(self) -> int:
+        """Force the log to disk and return its length in bytes."""
+        with disk_errors(f"writing {self.path}"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def cut(self, length: int) -> None:
+        """Shorten the log to `length` bytes: what a resumed run repeats would otherwise stand there twice."""
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a log; a last line that was torn by a crash is left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: the folder; it need not exist before `create` or the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.predictions = path / "predictions"
+        self.evidence = path / "evidence"
+        self.report = path / "report.html"
+        self.log_path = path / "log.jsonl"
+
+    @classmethod
+    def create(cls, runs: Path, name: str, recipe_text: str) -> RunFolder:
+        """Make a new folder `<date>-<name>-<hash of the recipe>` in `runs`; a second of one day gets a number."""
+        digest = hashlib.sha256(recipe_text.encode()).hexdigest()[:8]
+        stem = f"{time.strftime('%Y-%m-%d')}-{slug(name)}-{digest}"
+        with disk_errors(f"making a run folder in {runs}"):
+            runs.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 10_000):
+                path = runs / (stem if number == 1 else f"{stem}-{number}")
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    continue
+                run = cls(path)
+                for part in (run.checkpoints, run.predictions, run.evidence):
+                    part.mkdir()
+                sync_folder(runs)
+                return run
+        raise RunError(f"{runs} already holds 10,000 runs named {stem}.", mend="Give this one another --name.")
+
+    @property
+    def name(self) -> str:
+        """The name given by the user, without date and hash."""
+        match = re.fullmatch(r"\d{4}-\d\d-\d\d-(.+)-[0-9a-f]{8}(-\d+)?", self.path.name)
+        return match.group(1) if match else self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its results and report."""
+        return (self.path / "results.json").exists() and self.report.exists()
+
+    def has(self, name: str) -> bool:
+        """Whether a record is there."""
+        return (self.path / name).exists()
+
+    def read_json(self, name: str) -> Any:
+        """Read one JSON record of the run.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no {name}.", mend="The run did not get that far: convsmith resume RUN."
+            ) from None
+        except (ValueError, OSError) as error:
+            raise RunError(f"{path} cannot be read: {error}.") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON record of the run atomically."""
+        write_atomically(self.path / name, dump_json(value))
+
+    def read_text(self, name: str) -> str:
+        """Read one text record of the run, such as `recipe.yaml`."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no {name}.", mend="It is not a run, or its start was cut off: train again."
+            ) from None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one text record of the run atomically."""
+        write_atomically(self.path / name, text.encode())
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; another that holds it is named in the error."""
+        path = self.path / "lock"
+        with disk_errors(f"locking {self.path}"):
+            file = path.open("a+")
+        with file:
+            if not _try_lock(file):
+                file.seek(0)
+                raise RunError(
+                    f"{self.path} is in use by process {file.read().strip() or 'unknown'}.",
+                    mend="Wait for it to end, or stop it; a lock goes with its process.",
+                )
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def slug(name: str) -> str:
+    """A name reduced to what is safe in a folder's name on every system."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:40] or "run"
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """All runs in a folder, oldest first."""
+    if not runs.is_dir():
+        return []
+    found = [RunFolder(path) for path in runs.iterdir() if (path / "recipe.yaml").is_file()]
+    return sorted(found, key=lambda run: (run.path / "recipe.yaml").stat().st_mtime_ns)
+
+
+def find_run(text: str, runs: Path) -> RunFolder:
+    """Find a run by path, name, unique prefix of either, or `last`.
+
+    Raises:
+        UsageError: none or several fit; the message lists them.
+    """
+    if (Path(text) / "recipe.yaml").is_file():
+        return RunFolder(Path(text))
+    known = list_runs(runs)
+    if not known:
+        raise UsageError(
+            f"There are no runs in {runs.resolve()}.",
+            mend="Make one: convsmith train digits, or say where they are with --runs DIR.",
+        )
+    if text == "last":
+        return known[-1]
+    for matches in (
+        [run for run in known if text in {run.path.name, run.name}],
+        [run for run in known if run.path.name.startswith(text) or run.name.startswith(text)],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(run.path.name for run in matches[-5:])
+            raise UsageError(
+                f"{len(matches)} runs are called {text!r}.", mend=f"Type more of the folder's name: {names}."
+            )
+    names = [run.path.name for run in known] + [run.name for run in known]
+    raise UsageError(f"There is no run {text!r} in {runs}.", mend=suggestion(text, names[-8:]))
+
+
+def _try_lock(file: Any) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,9 @@
+"""What networks are trained to do."""
+
+from convsmith.registry import Entry, Registry
+from convsmith.tasks.classification import classification
+from convsmith.tasks.task import Answers, Task
+
+TASKS = Registry("task", [Entry("classification", classification, "one class per image")])
+
+__all__ = ["TASKS", "Answers", "Task", "classification"]

@@ -173,7 +173,8 @@ class Run:
             f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(figure))}</td></tr>"
             for name, figure in self.results.items()
         )
-        return f"<p><b>{escape(self.path.name)}</b>, report: <code>{escape(self.folder.report)}</code></p><table>{rows}</table>"
+        name, report = escape(self.path.name), escape(self.folder.report)
+        return f"<p><b>{name}</b>, report: <code>{report}</code></p><table>{rows}</table>"
 
 
 class Classifier:

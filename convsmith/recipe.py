@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,7 +20,19 @@ from convsmith.registry import suggestion
 
 Auto = Literal["auto"]
 Scalar = bool | int | float | str | None
+Value = TypeVar("Value")
 MAX_BYTES = 1_000_000
+
+
+def settled(value: Value | Auto) -> Value:
+    """The value of a key that the plan has resolved.
+
+    Raises:
+        UsageError: it is still `auto`: the recipe never went through a plan.
+    """
+    if value == "auto":
+        raise UsageError("This recipe still holds `auto`.", mend="Train with it, or use the recipe.yaml of a run.")
+    return value  # type: ignore[return-value]
 
 
 class Section(BaseModel):
@@ -45,8 +57,8 @@ class Data(Section):
     """Which images, and how they are divided."""
 
     source: str | None = None
-    limit: int | None = Field(None, ge=2)
-    split_seed: int = Field(0, ge=0, lt=2**32)
+    limit: int | None = Field(default=None, ge=2)
+    split_seed: int = Field(default=0, ge=0, lt=2**32)
     fingerprint: str | None = None
 
 
@@ -78,22 +90,22 @@ class Train(Section):
     """How the network is trained. Lengths are in epochs, or in steps once a budget has been turned into them."""
 
     epochs: int | Auto = "auto"
-    steps: int | None = Field(None, ge=1)
-    budget: float | None = Field(None, gt=0, description="seconds of wall clock for the whole command")
+    steps: int | None = Field(default=None, ge=1)
+    budget: float | None = Field(default=None, gt=0, description="seconds of wall clock for the whole command")
     batch: int | Auto = "auto"
     optimizer: Named | Auto = "auto"
     schedule: Named | Auto = "auto"
     warmup_steps: int | Auto = "auto"
-    label_smoothing: float | Auto = Field("auto")
-    average: float | Auto | None = Field("auto", description="decay of the exponential moving average; null is off")
-    clip: float | Auto | None = Field("auto", description="largest gradient norm; null is off")
+    label_smoothing: float | Auto = "auto"
+    average: float | Auto | None = Field(default="auto", description="decay of the moving average; null is off")
+    clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
     memory_format: Literal["contiguous", "channels_last"] | Auto = "auto"
     device: str = "auto"
     threads: int | Auto = "auto"
     report_every: int | Auto = "auto"
     checkpoint_every: int | Auto = "auto"
-    tune_every: int | Auto = Field("auto", description="steps between predictions of the tune images; 0 is never")
+    tune_every: int | Auto = Field(default="auto", description="steps between looks at the tune images; 0 is never")
     log_ids: bool = False
 
     @field_validator("budget", mode="before")
@@ -126,7 +138,7 @@ class Recipe(Section):
 
     schema_version: Literal[1] = 1
     name: str | None = None
-    seed: int = Field(0, ge=0, lt=2**64)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     data: Data = Data()
     image: Image = Image()
     model: Named | Auto = "auto"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convsmith.batches.order import permutation, rank_span, span, steps_per_epoch
+from convsmith.batches.order import GROUP, permutation, rank_span, span, steps_per_epoch
 from convsmith.batches.philox import keys_of
 from convsmith.errors import UsageError
 
@@ -110,13 +110,16 @@ class Batches:
         return self.seed, epoch, step
 
     def at(self, epoch: int, step: int) -> Batch:
-        """Return this process's share of a step; its length is 0, and its shapes are kept, where it has none.
+        """Return this process's share of a step; where it has none, it borrows the first group of another process.
 
         Args:
             epoch: from 0.
             step: within the epoch, in `[0, len(self))`.
         """
-        start, stop = rank_span(*span(step, len(self.images), self.batch_size), self.rank, self.world)
+        begin, end = span(step, len(self.images), self.batch_size)
+        start, stop = rank_span(begin, end, self.rank, self.world)
+        if borrowed := start == stop:
+            start, stop = begin, min(begin + GROUP, end)
         indices, positions = self.order(epoch)
         indices, positions = indices[start:stop], positions[start:stop]
         if isinstance(self.images, np.ndarray):
@@ -125,7 +128,7 @@ class Batches:
             images = self.images.index_select(0, positions)
         targets = self.targets.index_select(0, positions.to(self.targets.device))
         self._next = (epoch, step + 1) if step + 1 < self._steps else (epoch + 1, 0)
-        return Batch(images, targets, keys_of(epoch, start, stop), indices, self.ids)
+        return Batch(images, targets, keys_of(epoch, start, stop), indices, self.ids, borrowed)
 
     def order(self, epoch: int) -> Order:
         """Return the epoch's global order, on the CPU and where the images are; kept until another epoch is asked for.

@@ -81,12 +81,16 @@ def rank_span(start: int, stop: int, rank: int, world: int) -> tuple[int, int]:
     """Return the part of the positions `[start, stop)` that process `rank` of `world` takes.
 
     The parts follow each other in rank order and hold whole groups of eight, as evenly as that allows, the first ranks
-    taking what is left over. An incomplete last group stays whole. A rank may be left with nothing (`start == stop`).
+    taking what is left over. An incomplete last group joins the one before it, so that no rank estimates its batch norm
+    from a handful of images. A rank may be left with nothing (`start == stop`).
     """
     if not 0 <= rank < world:
         raise UsageError(f"rank is {rank}, but must be in [0, {world}), the number of processes.")
-    groups = -(-(stop - start) // GROUP)
+    groups = max(1, (stop - start) // GROUP)
     each, extra = divmod(groups, world)
     first = rank * each + min(rank, extra)
     last = first + each + (rank < extra)
-    return min(start + first * GROUP, stop), min(start + last * GROUP, stop)
+    return (
+        stop if first == groups else start + first * GROUP,
+        stop if last == groups else start + last * GROUP,
+    )

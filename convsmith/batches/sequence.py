@@ -44,7 +44,7 @@ class Sequence:
             self._pass, self._position = iter(self._iterable), 0
         elif self._next != (epoch, step):
             raise UsageError(
-                f"Training stands at step {step} of epoch {epoch}, and an iterable can only be entered at its beginning.",
+                f"Training stands at step {step} of epoch {epoch}, but an iterable is entered at its beginning.",
                 mend="Save at the end of an epoch, or use convsmith.batches.Batches, which starts anywhere.",
             )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import time
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run a command; errors become a message and a mend on standard error, the traceback only with `--debug`."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names in any script on a terminal that knows only ASCII
     try:
         result: Any = convsmith.main(args=arguments, prog_name="convsmith", standalone_mode=False)

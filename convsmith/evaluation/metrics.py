@@ -54,6 +54,11 @@ def log_softmax(logits: NDArray[np.floating]) -> Floats:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+def softmax(logits: NDArray[np.floating]) -> Floats:
+    """Probabilities, float64 [N, K], from logits [N, K]."""
+    return np.exp(log_softmax(logits))
+
+
 def losses(logits: NDArray[np.floating], targets: Integers) -> Floats:
     """Cross-entropy of each image in nats, float64 [N]."""
     return -log_softmax(logits)[np.arange(len(targets)), targets]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -61,12 +60,6 @@ class Predictions:
                 f"Predictions of split {self.split!r}: target {self.targets[wrong[0]]} of image "
                 f"{str(self.ids[wrong[0]])!r} is not one of the {k} classes 0 to {k - 1} ({len(wrong)} such)."
             )
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray], classes: Sequence[str], *, split: str = "test") -> Self:
-        """From arrays by name (`ids`, `targets`, `logits`; `pixels` zero where they are not given)."""
-        pixels = arrays.get("pixels", np.zeros((len(arrays["ids"]), DIGEST), np.uint8))
-        return cls(arrays["ids"], arrays["targets"], arrays["logits"], pixels, tuple(classes), split)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -36,7 +36,7 @@ def evaluate(
     targets, predicted, classes = predictions.targets, predictions.predicted, predictions.classes
     _check(predictions, majority, groups)
     logits, k = predictions.logits.astype(np.float64), len(classes)
-    confidence = np.exp(metrics.log_softmax(logits).max(axis=1))
+    confidence = metrics.softmax(logits).max(axis=1)
     right = targets == predicted
     figures = {
         "accuracy": metrics.accuracy(targets, predicted, groups=groups),

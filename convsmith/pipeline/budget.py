@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from convsmith.images import Dataset
 from convsmith.pipeline.plan import REPORT_SECONDS, final_images
-from convsmith.recipe import Recipe
+from convsmith.recipe import Recipe, settled
 
 AIM = 0.97
 """Share of the budget aimed at: a machine that slows down a little still keeps it."""
@@ -71,8 +71,8 @@ def fix_steps(recipe: Recipe, dataset: Dataset, watch: Stopwatch, done: int, ela
     tune_images = max(1, len(dataset.indices("tune")))
     per_image = watch.each("tune") / tune_images
     reserve = REPORT_SECONDS + per_image * final_images(dataset)
-    per_step = watch.seconds["training"] / done + watch.each("checkpoint") / int(train.checkpoint_every)
+    per_step = watch.seconds["training"] / done + watch.each("checkpoint") / settled(train.checkpoint_every)
     if train.tune_every:
-        per_step += watch.each("tune") / int(train.tune_every)
+        per_step += watch.each("tune") / settled(train.tune_every)
     left = AIM * float(train.budget or 0.0) - elapsed - reserve
     return done + max(1, int(left / per_step))

@@ -13,7 +13,7 @@ from torch import nn
 from convsmith.batches import Augment, Batch, Normalize, build
 from convsmith.errors import UsageError
 from convsmith.networks import MODELS, build_design, check_output, load_own
-from convsmith.recipe import Named, Recipe
+from convsmith.recipe import Named, Recipe, settled
 from convsmith.tasks import Task, classification
 from convsmith.training import OPTIMIZERS, SCHEDULES, Loop, Processes, seed_all
 
@@ -46,7 +46,7 @@ def build_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | Non
     Raises:
         UsageError: the recipe was made with the user's own code and none is given, or the network does not fit.
     """
-    channels, size = int(recipe.image.channels), int(recipe.image.size)
+    channels, size = settled(recipe.image.channels), settled(recipe.image.size)
     assert isinstance(recipe.model, Named)
     seed_all(recipe.seed)
     if recipe.model.name == OWN:
@@ -71,12 +71,12 @@ def build_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | Non
 
 def build_task(recipe: Recipe) -> Task:
     """The task with the recipe's options."""
-    return classification(label_smoothing=float(recipe.train.label_smoothing))
+    return classification(label_smoothing=settled(recipe.train.label_smoothing))
 
 
 def build_augment(recipe: Recipe) -> Augment:
     """The training augmentation, ending in the normalisation that evaluation uses alone."""
-    normalize = Normalize(tuple(recipe.image.mean), tuple(recipe.image.std))
+    normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
     return build(recipe.augment.operations or (), normalize=normalize, seed=recipe.seed)
 
 
@@ -91,20 +91,20 @@ def build_loop(recipe: Recipe, model: nn.Module, processes: Processes) -> Loop:
     train = recipe.train
     assert isinstance(train.schedule, Named)
     augment = build_augment(recipe)
-    warmup = {"warmup_steps": int(train.warmup_steps)}
+    warmup = {"warmup_steps": settled(train.warmup_steps)}
     return Loop(
         model,
         build_task(recipe),
         {"model": build_optimizer(recipe, model)},
-        steps=train.steps or int(train.warmup_steps),
+        steps=train.steps or settled(train.warmup_steps),
         schedule=SCHEDULES.build(train.schedule.name, **warmup, **train.schedule.options),
         transform=augment,
-        average=train.average if isinstance(train.average, float) else None,
-        clip=train.clip if isinstance(train.clip, float) else None,
-        precision=train.precision,  # type: ignore[arg-type]
-        report_every=int(train.report_every),
-        tune_every=int(train.tune_every),
-        checkpoint_every=int(train.checkpoint_every),
+        average=settled(train.average),
+        clip=train.clip,
+        precision=settled(train.precision),
+        report_every=settled(train.report_every),
+        tune_every=settled(train.tune_every),
+        checkpoint_every=settled(train.checkpoint_every),
         trace=tracer(augment) if train.log_ids else None,
         processes=processes,
     )

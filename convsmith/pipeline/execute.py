@@ -23,7 +23,7 @@ from convsmith.pipeline.plan import Plan, plan
 from convsmith.pipeline.prepare import Prepared, pixels, prepare
 from convsmith.pipeline.signals import Signals
 from convsmith.pipeline.start import start_run
-from convsmith.recipe import Recipe
+from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import EventLog, RunFolder
 from convsmith.training import Event, Loop, Processes, Writer, joined, last_checkpoint
 
@@ -101,18 +101,13 @@ def train(
     signals = Signals()
     with joined() as processes, signals.installed():
         tell = tell if processes.first else silent
-        given = recipe
-        made: Plan | None = None
-        prepared: Prepared
-        if processes.first:
-            made, prepared = make_plan(recipe, code=code, tell=tell, started=started)
-        resolved = Recipe.from_layers(processes.broadcast(made.recipe.model_dump() if made else {}))
-        if not processes.first:
-            prepared = prepare(resolved.data, tell)
+        planned = make_plan(recipe, code=code, tell=tell, started=started) if processes.first else None
+        resolved = Recipe.from_layers(processes.broadcast(planned[0].recipe.model_dump() if planned else {}))
+        prepared = planned[1] if planned else prepare(resolved.data, tell)
         run = RunFolder(Path(processes.broadcast(str(_new_folder(runs, resolved)) if processes.first else "")))
         with run.lock() if processes.first else contextlib.nullcontext():
-            if made is not None:
-                start_run(run, given, made, prepared, code, processes.world, command)
+            if planned:
+                start_run(run, recipe, planned[0], prepared, code, processes.world, command)
                 tell(Message("created", str(run.path), {"run": run}))
             carry_out(Job(run, resolved, prepared, code, processes, signals, tell, started))
     return run
@@ -194,7 +189,7 @@ def make_batches(
         pictures,
         targets,
         tuple(dataset.ids[index] for index in chosen),
-        batch_size=int(recipe.train.batch),
+        batch_size=settled(recipe.train.batch),
         seed=recipe.seed,
         rank=processes.rank,
         world=processes.world,
@@ -244,7 +239,7 @@ class Training:
     def run(self) -> None:
         """Train to the end; of a budget first through the warm-up, whose speed fixes the number of steps."""
         recipe = self.job.recipe
-        warmup = int(recipe.train.warmup_steps)
+        warmup = settled(recipe.train.warmup_steps)
         if recipe.train.steps is None and self.loop.step < warmup:
             self.loop.total = warmup
             self._iterate()

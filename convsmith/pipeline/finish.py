@@ -12,12 +12,14 @@ import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
+from convsmith.evaluation import Predictions
+from convsmith.evaluation.metrics import log_softmax
 from convsmith.evidence import leave_thumbnails, predict
 from convsmith.images import Dataset, pixel_hash
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.plan import TRAIN_SAMPLE
 from convsmith.pipeline.prepare import Prepared
-from convsmith.recipe import Recipe
+from convsmith.recipe import Recipe, settled
 from convsmith.reporting import write_report
 from convsmith.run_folder import EventLog, RunFolder, write_atomically
 from convsmith.tasks import Answers, Task
@@ -51,7 +53,7 @@ def finish(
         started: when the command began, by `time.monotonic`.
     """
     dataset = prepared.dataset
-    normalize = Normalize(tuple(recipe.image.mean), tuple(recipe.image.std))
+    normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
     splits: dict[str, Any] = {}
     for role in ("train", "tune", "test"):
         indices = sampled(dataset.indices(role), TRAIN_SAMPLE if role == "train" else None)
@@ -62,7 +64,7 @@ def finish(
             splits[role] = task.score(answers)
     run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
     tell(Message("stage", "Writing the report"))
-    leave_thumbnails(run, dataset, shown_ids(splits.get("test") or splits.get("tune") or {}, dataset))
+    leave_pictures(run, dataset, splits)
     log.append("finished", values={"seconds": {"total": round(time.monotonic() - started, 1)}})
     write_report(run)
     tell(Message("finished", str(run.report), {"run": run}))
@@ -110,12 +112,28 @@ def save_arrays(path: Path, answers: Answers) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def shown_ids(result: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """The images whose pictures the report may show: the worst mistakes, and some of each class."""
-    mistakes = [mistake["id"] for mistake in result.get("mistakes", ())[:SHOWN_MISTAKES]]
-    test = dataset.indices("test")
-    examples = [dataset.ids[test[dataset.targets[test] == target][0]] for target in np.unique(dataset.targets[test])]
-    return mistakes + examples[:SHOWN_RIGHT]
+def leave_pictures(run: RunFolder, dataset: Dataset, splits: Mapping[str, Any]) -> None:
+    """Keep small copies of what the report shows: the worst mistakes, and for each class one that it got right."""
+    split = next((role for role in ("test", "tune") if role in splits), None)
+    examples = right_examples(run.predictions / f"{split}.npz", dataset.classes) if split else []
+    run.write_json("evidence/examples.json", {"examples": examples})
+    mistakes = splits[split].get("mistakes", ())[:SHOWN_MISTAKES] if split else ()
+    leave_thumbnails(run, dataset, [item["id"] for item in (*mistakes, *examples)])
+
+
+def right_examples(path: Path, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Of each class the image that was named rightly with the median confidence: a usual one, not the best."""
+    predictions = Predictions.load(path)
+    probabilities = np.exp(log_softmax(predictions.logits)).max(axis=1)
+    examples = []
+    for target in np.unique(predictions.targets)[:SHOWN_RIGHT]:
+        hits = np.flatnonzero((predictions.targets == target) & (predictions.predicted == target))
+        if len(hits):
+            middle = hits[np.argsort(probabilities[hits])[len(hits) // 2]]
+            name = classes[target]
+            entry = {"id": str(predictions.ids[middle]), "true": name, "predicted": name}
+            examples.append({**entry, "probability": float(probabilities[middle])})
+    return examples
 
 
 def sampled(indices: np.ndarray, most: int | None) -> np.ndarray:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from convsmith import __version__
 from convsmith.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
     """The manifest's account of the machine."""
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "convsmith": __version__,
+        "convsmith": version("convsmith"),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "platform": platform.platform(),
         "device": str(device.type),

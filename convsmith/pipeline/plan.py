@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from convsmith.batches import AUGMENTATIONS, PRESETS
+from convsmith.batches import AUGMENTATIONS, PRESETS, steps_per_epoch
 from convsmith.errors import UsageError
 from convsmith.images import Dataset, evaluation_pixels
 from convsmith.networks import MODELS, activation_bytes, count_parameters, fit_design
 from convsmith.pipeline.build import OWN, Code, ModelFunction, build_augment, build_network, build_optimizer, build_task
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.measure import Layout, Precision, measure_prediction, measure_steps
-from convsmith.recipe import Named, Recipe
+from convsmith.recipe import Named, Recipe, settled
 from convsmith.records import Choice, Record
 from convsmith.registry import suggestion
 from convsmith.training import OPTIMIZERS, SCHEDULES
@@ -67,7 +67,7 @@ class Planner:
     def choose(self, key: str, value: Any, reason: str, **measured: Any) -> None:
         """Resolve one key unless the user gave it; either way it is listed."""
         given = self.value(key)
-        asked = given != "auto" and given is not None
+        asked = given != "auto"
         shown = given if asked else value
         self.choices.append(
             Choice(key, _shown(shown), "as asked" if asked else reason, {} if asked else measured, asked)
@@ -190,8 +190,9 @@ def _statistics(planner: Planner) -> tuple[tuple[float, ...], tuple[float, ...]]
     image = planner.recipe.image
     indices = planner.dataset.indices("train")
     chosen = indices[np.linspace(0, len(indices) - 1, min(STATISTICS_SAMPLE, len(indices))).astype(int)]
-    options: dict[str, Any] = {"size": int(image.size), "fit": str(image.fit), "channels": int(image.channels)}
-    stack = np.stack([evaluation_pixels(planner.dataset.read(int(index)), **options) for index in chosen])
+    size, fit, channels = settled(image.size), settled(image.fit), settled(image.channels)
+    pictures = (planner.dataset.read(int(index)) for index in chosen)
+    stack = np.stack([evaluation_pixels(picture, size=size, fit=fit, channels=channels) for picture in pictures])
     values = stack.astype(np.float64) / 255.0
     mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
     return tuple(round(float(m), 4) for m in mean), tuple(round(max(float(s), 1e-3), 4) for s in std)
@@ -208,7 +209,7 @@ def _choose_network(planner: Planner) -> None:
         planner.choices.append(Choice("model", _shown(recipe.model), "as asked", given=True))
         return
     design, reason = fit_design(
-        int(recipe.image.size), int(recipe.image.channels), planner.train_count, len(planner.dataset.classes)
+        settled(recipe.image.size), settled(recipe.image.channels), planner.train_count, len(planner.dataset.classes)
     )
     planner.recipe = recipe.updated({"model": "convnet", "network": design.model_dump(mode="json")})
     planner.choices.append(Choice("network", design.describe(), reason))
@@ -239,7 +240,7 @@ def _choose_optimisation(planner: Planner) -> None:
     planner.choose(
         "train.batch", batch, f"about 20 steps an epoch with {count:,} training images, at most 256", images=count
     )
-    batch = int(planner.recipe.train.batch)
+    batch = settled(planner.recipe.train.batch)
     rate = round(0.4 * math.sqrt(batch / 256), 3)
     options = {"rate": rate, "momentum": 0.9, "weight_decay": 5e-4}
     planner.choose(
@@ -260,7 +261,7 @@ def _choose_precision(planner: Planner, model: nn.Module) -> float:
     train = planner.recipe.train
     precisions: list[Precision] = [train.precision] if train.precision != "auto" else ["float32", "bfloat16"]
     layouts: list[Layout] = [train.memory_format] if train.memory_format != "auto" else ["contiguous", "channels_last"]
-    ways = [(precision, layout) for precision in precisions for layout in layouts]
+    ways: list[tuple[Precision, Layout]] = [(precision, layout) for precision in precisions for layout in layouts]
     speeds = measure_steps(
         model,
         build_task(planner.recipe),
@@ -268,7 +269,7 @@ def _choose_precision(planner: Planner, model: nn.Module) -> float:
         build_augment(planner.recipe),
         shape=_shape(planner.recipe),
         outputs=len(planner.dataset.classes),
-        batch_size=min(int(train.batch), planner.train_count),
+        batch_size=min(settled(train.batch), planner.train_count),
         ways=ways,
     )
     plain, best = speeds[0], min(speeds, key=lambda speed: speed.seconds_per_step)
@@ -290,7 +291,7 @@ def _choose_length(planner: Planner, seconds_per_step: float, prediction: float,
     """Epochs or budget, and what follows from the number of steps: warm-up, averaging, how often to report and save."""
     train = planner.recipe.train
     count = planner.train_count
-    per_epoch = max(1, round(count / int(train.batch)))
+    per_epoch = steps_per_epoch(count, settled(train.batch))
     if train.steps is not None:
         steps = train.steps
         planner.choices.append(Choice("train.steps", steps, "as asked", given=True))
@@ -303,7 +304,7 @@ def _choose_length(planner: Planner, seconds_per_step: float, prediction: float,
     else:
         epochs = int(np.clip(round(75 * (1250 / count) ** 0.4), 10, 120))
         planner.choose("train.epochs", epochs, f"small sets need more passes: {count:,} training images", images=count)
-        steps = int(planner.recipe.train.epochs) * per_epoch
+        steps = settled(planner.recipe.train.epochs) * per_epoch
     warmup = max(1, round(WARMUP_SHARE * steps))
     planner.choose("train.warmup_steps", warmup, f"{WARMUP_SHARE:.0%} of the steps, rising to the peak rate")
     horizon = max(10, min(steps // 20, 4 * per_epoch))
@@ -320,14 +321,7 @@ def _choose_length(planner: Planner, seconds_per_step: float, prediction: float,
     save = max(1, min(steps, round(20.0 / seconds_per_step)))
     planner.choose("train.checkpoint_every", save, "about every 20 seconds")
     if train.budget is None and train.steps is None:
-        planner.recipe = planner.recipe.updated({"train.steps": steps_of(planner)})
-
-
-def steps_of(planner: Planner) -> int:
-    """The steps of the chosen epochs, by the same arithmetic as `Batches`."""
-    from convsmith.batches import steps_per_epoch
-
-    return int(planner.recipe.train.epochs) * steps_per_epoch(planner.train_count, int(planner.recipe.train.batch))
+        planner.recipe = planner.recipe.updated({"train.steps": steps})
 
 
 def _check_budget(planner: Planner, steps: int, per_epoch: int, seconds_per_step: float, elapsed: float) -> None:
@@ -346,26 +340,27 @@ def _finished(planner: Planner, model: nn.Module, seconds_per_step: float, predi
     recipe = planner.recipe
     expected = {choice.name: choice.measured.get("steps_expected") for choice in planner.choices}
     steps = recipe.train.steps or int(expected["train.steps"] or 0)
-    tune_seconds = prediction * len(planner.dataset.indices("tune")) * (steps / int(recipe.train.tune_every))
+    looks = steps // settled(recipe.train.tune_every) if recipe.train.tune_every else 0
+    tune_seconds = prediction * len(planner.dataset.indices("tune")) * looks
     training = steps * seconds_per_step + tune_seconds
     total = elapsed + training + prediction * final_images(planner.dataset) + REPORT_SECONDS
     parameters = count_parameters(model).total * 4
-    images = len(planner.dataset) * int(recipe.image.channels) * int(recipe.image.size) ** 2
+    images = len(planner.dataset) * settled(recipe.image.channels) * settled(recipe.image.size) ** 2
     # Weights, gradients, momentum and average, what autograd keeps, and the decoded images.
-    memory = 4 * parameters + activation_bytes(model, _shape(recipe), int(recipe.train.batch)) + images
+    memory = 4 * parameters + activation_bytes(model, _shape(recipe), settled(recipe.train.batch)) + images
     estimate = {
         "seconds": round(recipe.train.budget or total, 1),
         "training_seconds": round(training, 1),
         "prediction_seconds_per_image": prediction,
         "memory_bytes": int(memory),
         "steps": steps,
-        "images_per_second": round(int(recipe.train.batch) / seconds_per_step, 1),
+        "images_per_second": round(settled(recipe.train.batch) / seconds_per_step, 1),
     }
     return Plan(recipe, tuple(planner.choices), estimate)
 
 
 def _shape(recipe: Recipe) -> tuple[int, int, int]:
-    return int(recipe.image.channels), int(recipe.image.size), int(recipe.image.size)
+    return settled(recipe.image.channels), settled(recipe.image.size), settled(recipe.image.size)
 
 
 def _shown(value: Any) -> Any:

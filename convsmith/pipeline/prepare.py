@@ -11,7 +11,7 @@ import numpy as np
 from convsmith.errors import DataError
 from convsmith.images import Dataset, assign_roles, audit, open_source, pixel_cache
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.recipe import Data, Image
+from convsmith.recipe import Data, Image, settled
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
     """The evaluation pixels of all images, uint8 `[N, C, size, size]`, from the cache or decoded now."""
     return pixel_cache(
         dataset,
-        size=int(image.size),
-        fit=str(image.fit),
-        channels=int(image.channels),
+        size=settled(image.size),
+        fit=settled(image.fit),
+        channels=settled(image.channels),
         progress=lambda done, total: tell(Message("stage", "Decoding images", {"done": done, "total": total})),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.errors import DataError, RunError
+from convsmith.errors import RunError
 from convsmith.evaluation.metrics import log_softmax
 from convsmith.evidence import predict
 from convsmith.images import evaluation_pixels
@@ -19,7 +19,7 @@ from convsmith.pipeline.finish import answer, save_arrays
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.messages import Listener, silent
 from convsmith.pipeline.prepare import pixels, prepare
-from convsmith.recipe import Data, Recipe
+from convsmith.recipe import Data, Recipe, settled
 from convsmith.run_folder import RunFolder
 from convsmith.tasks import TASKS, Answers, Task
 from convsmith.training import last_checkpoint, untouched
@@ -48,7 +48,8 @@ class Trained:
     def see(self, image: np.ndarray) -> np.ndarray:
         """A decoded picture uint8 `[H, W, C]` as the network sees it, uint8 `[C, size, size]`."""
         section = self.recipe.image
-        seen = evaluation_pixels(image, size=int(section.size), fit=str(section.fit), channels=int(section.channels))
+        size, fit, channels = settled(section.size), settled(section.fit), settled(section.channels)
+        seen = evaluation_pixels(image, size=size, fit=fit, channels=channels)
         return np.ascontiguousarray(seen.transpose(2, 0, 1))
 
     def logits(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
@@ -83,7 +84,7 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
     with untouched():
         model = build_network(recipe, len(classes), recorded_code(manifest, code))
     checkpoint.load_weights(model)
-    normalize = Normalize(tuple(recipe.image.mean), tuple(recipe.image.std))
+    normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
     return Trained(run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes)
 
 
@@ -158,14 +159,3 @@ def _load_answers(path: Any, split: str, majority: int | None) -> Answers:
 def _majority(manifest: Mapping[str, Any]) -> int | None:
     counts = manifest["data"]["counts"].get("train", {})
     return manifest["classes"].index(max(counts, key=counts.get)) if counts else None
-
-
-def decoded(trained: Trained, sources: Iterable[Any]) -> Iterable[np.ndarray | DataError]:
-    """Each source as the network sees it, or the error that says why it cannot: one bad picture spoils no other."""
-    from convsmith.images import decode
-
-    for source in sources:
-        try:
-            yield trained.see(decode(source))
-        except DataError as error:
-            yield error

@@ -1,7 +1,6 @@
 """The report of a run: one self-contained HTML file made from its records.
 
-records = read_records(folder, verdict=verdict)
-page = render(records)
+`write_report(run)` diagnoses a run and writes its page; `render(read_records(folder))` only makes the page.
 """
 
 from convsmith.reporting.page import render

@@ -1,7 +1,7 @@
 """Charts as inline SVG: pure functions from numbers to markup.
 
 A chart has no `viewBox`. Places along the width are percentages and heights are pixels, so that one SVG fits every
-screen while its letters keep their size. Lines and areas, which cannot be given in percentages, sit in an inner SVG that is
+screen while its letters keep their size. Lines, which cannot be given in percentages, sit in an inner SVG that is
 stretched, their strokes kept even by `vector-effect`. Colours are classes, because a strict content policy allows no
 inline style and because light and dark share one drawing. The margins of a chart are the padding of its frame.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from convsmith.reporting.formats import clean, fit, number, percent
+from convsmith.reporting.formats import clean, fit, number, percent, text_width
 
 Interval = Mapping[str, Any]
 Point = tuple[float, float]
@@ -40,16 +40,15 @@ def interval_bar(estimate: Interval, *, marks: Sequence[tuple[str, float]], tone
         tone: a class for the colour.
     """
     value, low, high = estimate["value"], estimate.get("low"), estimate.get("high")
-    known = low is not None and high is not None
-    top, thick = 30, 26
+    top, thick, words = 30, 26, percent(value)
     drawn = [element("rect", class_="track", x="0", y=top, width="100%", height=thick, rx=3)]
-    drawn.append(element("rect", class_="fill", x="0", y=top, width=_at(low if known else value), height=thick, rx=3))
-    if known:
+    if low is None or high is None:
+        drawn.append(element("rect", class_="fill", x="0", y=top, width=_at(value), height=thick, rx=3))
+    else:
+        drawn.append(element("rect", class_="fill", x="0", y=top, width=_at(low), height=thick, rx=3))
         drawn.append(element("rect", class_="band", x=_at(low), y=top, width=_at(high - low), height=thick))
         drawn += [_upright("edge", end, top - 4, top + thick + 4) for end in (low, high)]
-        words = f"{percent(value)} ({percent(low)} to {percent(high)})"
-    else:
-        words = percent(value)
+        words += f" ({percent(low)} to {percent(high)})"
     drawn.append(_upright("value", value, top, top + thick))
     drawn.append(_label(words, value, top - 12, "strong"))
     row = top + thick + 22
@@ -67,7 +66,8 @@ def interval_bar(estimate: Interval, *, marks: Sequence[tuple[str, float]], tone
 def interval_rows(rows: Sequence[tuple[str, Interval]], *, what: str, reference: float | None = None) -> Markup:
     """Dot and whisker for each row on one scale that ends at 100 %; a row without a value says so.
 
-    The scale begins at 0, or at 50, 75 or 90 % where all whiskers lie above that: places carry the figures here, not lengths.
+    The scale begins at 0, or at 50, 75 or 90 % where all whiskers lie above that: places carry the figures here, and
+    not lengths.
 
     Args:
         rows: name and `Estimate` as JSON, drawn from the top in the given order.
@@ -116,19 +116,21 @@ def _begin(estimates: Sequence[Interval], reference: float | None) -> float:
 def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """True classes down, predicted across; the shade is the share of the row, right in one colour, wrong in another."""
     number_of = len(classes)
-    side, head = (34 if number_of <= 12 else 26), 104
+    side = 34 if number_of <= 12 else 26
+    labels = [fit(name, 7.2) for name in classes]
+    head = 14 + round(13 * max(map(text_width, labels), default=0.0))
     step = 100 / max(number_of, 1)
     drawn: list[Markup] = []
     small = number_of > 12 or max((count for row in counts for count in row), default=0) > 9999
     # Shades of mistakes run up to the largest share, yet a rare mistake never looks like a common one.
     off = [count / sum(line) for row, line in enumerate(counts) for at, count in enumerate(line) if at != row and count]
     most_wrong = max([0.15, *off])
-    for column, name in enumerate(classes):
-        turned = element("text", fit(name, 7.2), class_="name", transform="rotate(-90)", x=0, y=4, text_anchor="start")
+    for column, label in enumerate(labels):
+        turned = element("text", label, class_="name", transform="rotate(-90)", x=0, y=4, text_anchor="start")
         drawn.append(element("svg", turned, x=f"{_short((column + 0.5) * step)}%", y=head - 8, overflow="visible"))
-    for row, (name, line) in enumerate(zip(classes, counts, strict=True)):
+    for row, (label, line) in enumerate(zip(labels, counts, strict=True)):
         y, total = head + row * side, sum(line)
-        drawn.append(_text(fit(name, 7.2), "0", y + side / 2 + 4, "name", "end", dx=-10))
+        drawn.append(_text(label, "0", y + side / 2 + 4, "name", "end", dx=-10))
         for column, count in enumerate(line):
             share = count / total if total else 0.0
             kind = "right" if row == column else "wrong"
@@ -206,10 +208,7 @@ def line_chart(
 
 def scale(low: float, high: float, *, share: bool = False, count: int = 4) -> tuple[float, float, list[float]]:
     """Return round ends and ticks that hold `low` and `high`; only a share may begin above 0."""
-    if share and high > low:
-        low = low - 0.1 * (high - low)
-    else:
-        low = min(low, 0.0)
+    low = low - 0.1 * (high - low) if share and high > low else min(low, 0.0)
     if not high > low:
         high = low + 1.0
     raw = (high - low) / count

@@ -53,12 +53,17 @@ def shorten(text: object, length: int) -> str:
 def fit(text: object, width: float) -> str:
     """Return cleaned text at most about `width` times its font size wide; the middle gives way, as in `shorten`."""
     whole = clean(text)
-    if sum(map(_width, whole)) <= width:
+    if text_width(whole) <= width:
         return whole
     room = width - _width("…")
     head = _within(whole, 0.62 * room)
     tail = _within(whole[::-1], 0.38 * room)[::-1]
     return head.rstrip() + "…" + tail.lstrip()
+
+
+def text_width(text: str) -> float:
+    """Return about how wide a text is in a sans serif, in font sizes; rather too much than too little."""
+    return sum(map(_width, text))
 
 
 def _within(text: str, width: float) -> str:
@@ -71,7 +76,6 @@ def _within(text: str, width: float) -> str:
 
 
 def _width(character: str) -> float:
-    """About how wide a letter of a sans serif is, in font sizes; rather too much than too little."""
     if unicodedata.combining(character):
         return 0.0
     if ord(character) > 0x2E7F:
@@ -160,6 +164,12 @@ def date(text: object) -> str:
     except ValueError:
         return clean(text)
     return f"{moment.day} {moment:%B %Y}"
+
+
+def sentence(text: object) -> str:
+    """Return text with a capital at its beginning and a full stop at its end."""
+    whole = str(text).strip()
+    return whole[:1].upper() + whole[1:] + ("" if whole.endswith((".", "!", "?", ":")) or not whole else ".")
 
 
 def some(count: int, one: str, many: str = "") -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convsmith.reporting import figures
-from convsmith.reporting.formats import duration, number, size, some
+from convsmith.reporting.formats import duration, number, sentence, size, some
 from convsmith.reporting.methods import paragraph
 from convsmith.reporting.pictures import class_name
 from convsmith.reporting.run_records import RunRecords
@@ -173,7 +173,10 @@ def _data_facts(records: RunRecords, audit: Mapping[str, Any], manifest: Mapping
 
 def plan(records: RunRecords) -> Section | None:
     """Every choice that was made for the user, and why."""
-    choices = [{"measured": {}, "given": False, **choice} for choice in records.plan.get("choices") or ()]
+    choices = [
+        {"measured": {}, "given": False, **choice, "reason": sentence(choice.get("reason", ""))}
+        for choice in records.plan.get("choices") or ()
+    ]
     if not choices:
         return None
     chosen = sum(not choice["given"] for choice in choices)
@@ -216,10 +219,21 @@ def repeat(records: RunRecords) -> Section | None:
         "On the same machine and versions the recipe gives the same weights, bit for bit. Another seed shows how much "
         "of the figure is luck.",
         fill(
-            "repeat", recipe_path=shlex.quote(f"{records.folder}/recipe.yaml"), facts=shown, recipe=records.recipe_text, lines=lines,
-            other=seed + 1 if isinstance(seed, int) else 1, command=shlex.join(str(word) for word in manifest.get("command") or ()),
+            "repeat",
+            recipe_path=shlex.quote(f"{records.folder}/recipe.yaml"),
+            facts=shown,
+            recipe=records.recipe_text,
+            lines=lines,
+            other=seed + 1 if isinstance(seed, int) else 1,
+            command=_command(manifest.get("command") or ()),
         ),
-    )  # fmt: skip
+    )
+
+
+def _command(words: Sequence[object]) -> str:
+    """The command as typed, whether or not the record holds the program's own name."""
+    typed = [str(word) for word in words]
+    return shlex.join(typed if typed[:1] == ["convsmith"] else ["convsmith", *typed]) if typed else ""
 
 
 def methods(records: RunRecords) -> Section | None:

@@ -97,8 +97,9 @@ def classes(records: RunRecords) -> Section | None:
             defined[0] if len(defined) == 1 else max(defined, key=lambda row: row["recall"]["value"]),
         )
         lead = (
-            f"Of the images that are “{class_name(worst['name'], ())}”, the network finds {percent(worst['recall']['value'])}; "
-            f"of “{class_name(best['name'], ())}”, {percent(best['recall']['value'])}. The wider a bar, the fewer images it rests on."
+            f"Of the images that are “{class_name(worst['name'], ())}”, the network finds "
+            f"{percent(worst['recall']['value'])}; of “{class_name(best['name'], ())}”, "
+            f"{percent(best['recall']['value'])}. The wider a bar, the fewer images it rests on."
         )
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
     shown = ordered[:ROWS_SHOWN]
@@ -128,8 +129,8 @@ def confusion(records: RunRecords) -> Section | None:
     if pairs:
         first = pairs[0]
         lead = (
-            f"The commonest mistake: “{first['true']}” taken for “{first['predicted']}”, {some(first['count'], 'time')}, "
-            f"which is {percent(first['share'])} of that class."
+            f"The commonest mistake: “{first['true']}” taken for “{first['predicted']}”, "
+            f"{some(first['count'], 'time')}, which is {percent(first['share'])} of that class."
         )
     return Section(
         "confusions",
@@ -172,7 +173,8 @@ def calibration(records: RunRecords) -> Section | None:
     ece = (records.measured.get("metrics") or {}).get("ece")
     lead = "Dots below the diagonal: surer than it should be. Above: too modest."
     if ece and ece["value"] is not None:
-        lead = f"How sure it says it is and how often it is right differ by {value(ece)} on average ({interval(ece)}). {lead}"
+        gap = f"{value(ece)} on average ({interval(ece)})"
+        lead = f"How sure it says it is and how often it is right differ by {gap}. {lead}"
     return Section(
         "calibration", "How far its confidence can be believed", lead,
         fill("calibration", chart=figures.reliability(used), bins=used),

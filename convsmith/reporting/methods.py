@@ -32,7 +32,8 @@ def _network(records: RunRecords) -> str:
     versions = records.manifest.get("versions") or {}
     tools = [f"Convsmith {records.manifest['convsmith']}"] if records.manifest.get("convsmith") else ["Convsmith"]
     tools += [f"PyTorch {versions['torch']}"] if versions.get("torch") else []
-    return f"A convolutional network ({shorten(model.get('name', 'unnamed'), 80)}{size}) was trained with {' and '.join(tools)}."
+    name = shorten(model.get("name", "unnamed"), 80)
+    return f"A convolutional network ({name}{size}) was trained with {' and '.join(tools)}."
 
 
 def _data(records: RunRecords) -> str:
@@ -56,8 +57,8 @@ def _training(records: RunRecords) -> str:
     wanted = [
         ("optimizer", "optimiser {}"), ("schedule", "schedule {}"), ("batch", "batches of {} images"),
         ("epochs", "{} epochs"), ("steps", "{} steps"), ("label_smoothing", "label smoothing {}"),
-        ("average", "an exponential moving average of the weights with decay {}"), ("clip", "gradients clipped at norm {}"),
-        ("precision", "{} arithmetic"),
+        ("average", "an exponential moving average of the weights with decay {}"),
+        ("clip", "gradients clipped at norm {}"), ("precision", "{} arithmetic"),
     ]  # fmt: skip
     parts = [words.format(plain(settings[key])) for key, words in wanted if _set(settings.get(key))]
     augment = records.recipe.get("augment") or {}

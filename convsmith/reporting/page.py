@@ -20,7 +20,8 @@ from convsmith.reporting.templates import environment, interval, value
 from convsmith.reporting.words import GLOSSARY, SPLITS, metric
 
 STRIP = 3
-TONES = ("good", "chance", "small", "mixed")
+#: A verdict's kind or tone to the class that colours the first screen; anything else is `mixed`.
+TONES = {"good": "good", "chance": "chance", "small": "small", "unsure": "small", "mixed": "mixed", "partial": "mixed"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Opening:
 
     Args:
         words: the verdict's sentences.
-        tone: one of `TONES`; it sets the colour.
+        tone: good, chance, small or mixed; it sets the colour.
         kicker: what was measured, in a line above the headline.
         bar: the picture of the headline figure, or `None` where there is none.
         bar_title: what the picture shows.
@@ -70,8 +71,8 @@ def opening(records: RunRecords) -> Opening:
     """Choose what the first screen shows; without a verdict it states the plain figure, and claims nothing more."""
     words = {"headline": "", "certainty": "", "fails": "", "trust": "", "next": "", "command": ""}
     words |= {key: str(text) for key, text in (records.verdict or _plain_verdict(records)).items() if text is not None}
-    tone = words.get("tone", "mixed")
-    tone = tone if tone in TONES else "mixed"
+    words["certainty"] = _unrepeated(words["certainty"] or words.get("right", ""), words["headline"])
+    tone = TONES.get(words.get("tone") or words.get("kind", ""), "mixed")
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
     bar = None
     if accuracy.get("value") is not None:
@@ -87,6 +88,15 @@ def opening(records: RunRecords) -> Opening:
         right=[picture for picture in pictures(records, _varied(right)) if picture.address],
         wrong=[picture for picture in pictures(records, _varied(wrong)) if picture.address],
     )
+
+
+def _unrepeated(text: str, headline: str) -> str:
+    """Drop the headline from the beginning of the sentence below it, which says it once more and goes on."""
+    rest = text.removeprefix(headline.rstrip("."))
+    if rest == text or not rest.startswith((";", ",", ".")):
+        return text
+    rest = rest[1:].strip()
+    return rest[:1].upper() + rest[1:]
 
 
 def _kicker(records: RunRecords) -> str:

@@ -60,8 +60,9 @@ def pictures(records: RunRecords, shown: Iterable[Mapping[str, Any]]) -> list[Pi
 
 def class_name(value: object, classes: Sequence[str]) -> str:
     """Return a class's name, given the name or its index; long ones are shortened."""
-    known = isinstance(value, int) and 0 <= value < len(classes)
-    return shorten(classes[value], 80) if known else shorten(value, 80)
+    if isinstance(value, int) and 0 <= value < len(classes):
+        value = classes[value]
+    return shorten(value, 80)
 
 
 def address(data: bytes) -> str:

@@ -27,7 +27,8 @@ class RunRecords:
         recipe_text: `recipe.yaml` as it stands.
         log: the events of `log.jsonl` in order.
         findings: the findings, the most pressing first.
-        verdict: the first screen's sentences: `headline`, `certainty`, `fails`, `trust`, `next`, `command`, `tone`.
+        verdict: the first screen's sentences: `headline`, `certainty` (or `right`), `fails`, `trust`, `next`,
+            `command`, and its `tone` (or `kind`).
         thumbnails: image id to the bytes of a PNG or JPEG of at most 160 px.
         examples: images the network got right, for the first screen: `id`, `true`, `predicted`, `probability`.
     """

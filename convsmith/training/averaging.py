@@ -40,7 +40,7 @@ class Average:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         live, averages = self._pairs
-        torch._foreach_lerp_(averages, live, 1 - decay)
+        torch._foreach_lerp_(averages, live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for source, target in self._copied:
             target.copy_(source)
 

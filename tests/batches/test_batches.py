@@ -24,7 +24,9 @@ def make(n, *, numpy=False, **options):
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 5), st.integers(0, 3))
 def test_ranks_together_see_each_image_once_per_epoch_in_the_global_order(n, groups, world, epoch):
     ranks = [make(n, batch_size=8 * groups, seed=3, rank=rank, world=world) for rank in range(world)]
-    seen = [ranks[rank].at(epoch, step) for step in range(len(ranks[0])) for rank in range(world)]
+    handed = [ranks[rank].at(epoch, step) for step in range(len(ranks[0])) for rank in range(world)]
+    seen = [batch for batch in handed if not batch.borrowed]
+    assert all(len(batch) >= min(8, n) for batch in handed)
     order = permutation(n, seed=3, epoch=epoch)
     assert [name for batch in seen for name in batch.ids] == [f"image-{i}" for i in order]
     assert np.array_equal(np.concatenate([batch.keys for batch in seen]), [[epoch, p] for p in range(n)])
@@ -43,7 +45,8 @@ def test_draws_and_pixels_are_the_same_for_any_process_count(world):
         for rank in range(world):
             augment = Augment(operations, normalize=NORMALIZE, seed=1)
             part = make(70, batch_size=32, seed=1, rank=rank, world=world).at(2, step)
-            parts.append((augment(part), augment.digest(part.keys)))
+            if not part.borrowed:
+                parts.append((augment(part), augment.digest(part.keys)))
         assert torch.equal(torch.cat([part.images for part, _ in parts]), expected.images)
         assert join_digests(digest for _, digest in parts) == whole.digest(expected.keys)
 
@@ -71,14 +74,14 @@ def test_without_shuffling_every_epoch_follows_the_data():
     assert batches.at(4, 1).keys[:, 0].tolist() == [4] * 12
 
 
-def test_a_rank_without_images_gets_an_empty_batch_of_the_same_shapes():
-    batch = make(16, batch_size=16, rank=2, world=3).at(0, 0)
-    assert len(batch) == 0
-    assert batch.images.shape == (0, 1, 3, 4)
-    assert batch.keys.shape == (0, 2)
-    assert batch.ids == ()
-    augmented = Augment([Flip(), Shift(1)], normalize=NORMALIZE)(batch)
-    assert (augmented.images.shape, augmented.images.dtype) == ((0, 1, 3, 4), torch.float32)
+@pytest.mark.parametrize(("n", "borrows"), [(16, 8), (5, 5)])
+def test_a_rank_without_images_borrows_the_first_group_of_the_step(n, borrows):
+    ranks = [make(n, batch_size=16, rank=rank, world=3).at(0, 0) for rank in range(3)]
+    assert [batch.borrowed for batch in ranks] == [False, n < 16, True]
+    assert ranks[2].ids == ranks[0].ids[:borrows]
+    assert np.array_equal(ranks[2].keys, ranks[0].keys[:borrows])
+    assert ranks[2].to("cpu").borrowed
+    assert Augment([Flip()], normalize=NORMALIZE)(ranks[2]).borrowed
 
 
 def test_a_memory_map_gives_the_same_batches_as_a_tensor(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from convsmith.batches import permutation, rank_span, span, steps_per_epoch
+from convsmith.batches import operation_id, permutation, philox, rank_span, span, steps_per_epoch
 from convsmith.errors import UsageError
 
 SIZES = st.integers(1, 200)
@@ -19,6 +19,12 @@ def test_an_order_is_a_permutation_and_a_function_of_seed_and_epoch(n, seed, epo
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(n))
     assert np.array_equal(order, permutation(n, seed=seed, epoch=epoch))
+
+
+def test_an_order_sorts_the_indices_by_64_random_bits_each():
+    words = philox((np.arange(5), operation_id("order"), 3, 0), (11, 0)).tolist()
+    bits = [(high << 32) + low for high, low in zip(words[0] + words[2], words[1] + words[3], strict=True)]
+    assert permutation(10, seed=11, epoch=3).tolist() == sorted(range(10), key=lambda index: bits[index])
 
 
 def test_orders_of_other_epochs_and_seeds_are_others():
@@ -58,15 +64,17 @@ def test_ranks_share_a_span_in_order_evenly_and_in_whole_groups_of_eight(start, 
     parts = [rank_span(start, stop, rank, world) for rank in range(world)]
     assert [p for first, last in parts for p in range(first, last)] == list(range(start, stop))
     assert all(first % 8 == 0 for first, last in parts if last > first)
-    groups = [-(-(last - first) // 8) for first, last in parts]
+    assert all(last - first >= min(8, length) for first, last in parts if last > first)
+    groups = [max((last - first) // 8, last > first) for first, last in parts]
     assert groups == sorted(groups, reverse=True)
     assert max(groups) - min(groups) <= 1
 
 
 def test_a_share_worked_by_hand():
     assert [span(step, 69, 32) for step in (0, 1)] == [(0, 32), (32, 69)]  # 5 left over join the second
-    assert [rank_span(32, 69, rank, 3) for rank in range(3)] == [(32, 48), (48, 64), (64, 69)]
+    assert [rank_span(32, 69, rank, 3) for rank in range(3)] == [(32, 48), (48, 56), (56, 69)]  # 5 join the 8 before
     assert [rank_span(0, 16, rank, 4) for rank in range(4)] == [(0, 8), (8, 16), (16, 16), (16, 16)]
+    assert [rank_span(8, 13, rank, 2) for rank in range(2)] == [(8, 13), (13, 13)]
 
 
 @pytest.mark.parametrize(

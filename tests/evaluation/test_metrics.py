@@ -53,7 +53,7 @@ def test_every_interval_holds_its_value_and_stays_within_0_and_1(given_answers):
 def test_log_loss_and_top_k_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(200, 7)), rng.integers(7, size=200)
-    probabilities = np.exp(metrics.log_softmax(logits))
+    probabilities = metrics.softmax(logits)
     assert metrics.log_loss(logits, targets).value == pytest.approx(
         oracle.log_loss(targets, probabilities, labels=range(7))
     )
@@ -109,11 +109,11 @@ def test_the_interval_of_macro_f1_over_many_small_classes_is_freed_of_its_bias()
     rng = np.random.default_rng(6)
     covered = []
     for seed in range(60):
-        targets = np.repeat(np.arange(100), 5)
+        targets = rng.integers(100, size=500)
         predicted = np.where(rng.random(500) < 0.7, targets, (targets + rng.integers(1, 100, size=500)) % 100)
         found = metrics.macro_f1(targets, predicted, 100, repeats=200, seed=seed)
         covered.append(found.low <= 0.7 <= found.high)
-    assert np.mean(covered) >= 0.8  # 0.59 without the correction
+    assert np.mean(covered) >= 0.8  # over 200 repeats 0.885, and 0.60 without the correction
 
 
 def test_the_baseline_is_measured_on_these_images_and_compared_in_pairs():

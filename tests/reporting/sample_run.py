@@ -1,7 +1,7 @@
 """Records of runs that never were, for looking at the report and for its tests.
 
-Numbers are drawn once from a seed and counted honestly: every figure follows from the confusion matrix, so that what the
-page says can be checked against it.
+Numbers are drawn once from a seed and counted honestly: every figure follows from the confusion matrix, so that what
+the page says can be checked against it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 RECALLS = (0.885, 0.987, 0.903, 0.936, 0.897, 0.984, 0.796, 0.973, 0.989, 0.967)
 ALIKE = {0: (6, 3), 1: (3,), 2: (4, 6), 3: (0, 4), 4: (2, 6), 5: (7, 9), 6: (0, 2, 4), 7: (9, 5), 8: (6, 0), 9: (7, 5)}
 HOSTILE = (
-    "</script><img src=x onerror=alert(1)>", '"><svg onload=alert(2)>', "line\nbreak\r\ttab", "\u202egnp.evil\u202c",
-    "😀 é 漢字 ÅÄÖ", "A" * 300, "{{ 7*7 }}{% raw %}", "'; DROP TABLE runs; --", "\ud800 lone \x00 null", "&lt;b&gt; &amp;",
-)  # fmt: skip
+    "</script><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(2)>',
+    "line\nbreak\r\ttab",
+    "\u202egnp.evil\u202c",
+    "😀 é 漢字 ÅÄÖ",
+    "A" * 300,
+    "{{ 7*7 }}{% raw %}",
+    "'; DROP TABLE runs; --",
+    "\ud800 lone \x00 null",
+    "&lt;b&gt; &amp;",
+)
 
 
 def proportion(right: int, n: int, reason: str = "no image of this class") -> dict[str, Any]:
@@ -34,13 +42,29 @@ def proportion(right: int, n: int, reason: str = "no image of this class") -> di
     z, share = 1.959964, right / n
     middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     ends = ((middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n))
-    return {"value": share, "low": max(ends[0], 0.0), "high": min(ends[1], 1.0), "n": n, "method": "Wilson score interval", "reason": "", "level": 0.95}  # fmt: skip
+    return {
+        "value": share,
+        "low": max(ends[0], 0.0),
+        "high": min(ends[1], 1.0),
+        "n": n,
+        "method": "Wilson score interval",
+        "reason": "",
+        "level": 0.95,
+    }
 
 
 def about(value: float, half: float, n: int) -> dict[str, Any]:
     """An `Estimate` as JSON, as a bootstrap would leave it."""
     method = "stratified bootstrap, 1,000 resamples, percentiles"
-    return {"value": value, "low": max(value - half, 0.0), "high": value + half, "n": n, "method": method, "reason": "", "level": 0.95}  # fmt: skip
+    return {
+        "value": value,
+        "low": max(value - half, 0.0),
+        "high": value + half,
+        "n": n,
+        "method": method,
+        "reason": "",
+        "level": 0.95,
+    }
 
 
 def confusion(per_class: Sequence[int], recalls: Sequence[float], alike: Mapping[int, Sequence[int]]) -> np.ndarray:
@@ -68,9 +92,15 @@ def results(counts: np.ndarray, names: Sequence[str], ids: Sequence[str] = ()) -
         images, said, hit = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
         f1 = about(2 * hit / (images + said), 1 / math.sqrt(images), images) if images else proportion(0, 0)
         per_class.append(
-            {"name": name, "n": images, "predicted": said, "recall": proportion(hit, images),
-             "precision": proportion(hit, said, "never predicted"), "f1": f1}
-        )  # fmt: skip
+            {
+                "name": name,
+                "n": images,
+                "predicted": said,
+                "recall": proportion(hit, images),
+                "precision": proportion(hit, said, "never predicted"),
+                "f1": f1,
+            }
+        )
     recalls = [row["recall"]["value"] for row in per_class if row["n"]]
     off = counts - np.diag(np.diag(counts))
     order = np.argsort(-off, axis=None, kind="stable")
@@ -80,32 +110,52 @@ def results(counts: np.ndarray, names: Sequence[str], ids: Sequence[str] = ()) -
     bins = np.linspace(0.1, 0.97, 10)
     weights = np.maximum(1, (n * np.linspace(0.002, 1, 10) ** 4 / 3)).astype(int)
     reliability = [
-        {"confidence": float(c), "accuracy": proportion(round(w * max(0.0, min(1.0, accuracy - 0.93 + c - 0.03))), int(w)), "n": int(w)}
+        {
+            "confidence": float(c),
+            "accuracy": proportion(round(w * max(0.0, min(1.0, accuracy - 0.93 + c - 0.03))), int(w)),
+            "n": int(w),
+        }
         for c, w in zip(bins, weights, strict=True)
-    ]  # fmt: skip
+    ]
     spread = 1.4 / math.sqrt(n)
     mistakes = [
-        {"id": ids[i] if i < len(ids) else f"test/{1000 + 37 * i:05d}.png", "true": names[t], "predicted": names[p],
-         "probability": 0.998 - 0.007 * i, "true_probability": 0.001 + 0.0007 * i, "loss": 6.9 - 0.09 * i}
+        {
+            "id": ids[i] if i < len(ids) else f"test/{1000 + 37 * i:05d}.png",
+            "true": names[t],
+            "predicted": names[p],
+            "probability": 0.998 - 0.007 * i,
+            "true_probability": 0.001 + 0.0007 * i,
+            "loss": 6.9 - 0.09 * i,
+        }
         for i, (t, p) in enumerate(pairs)
-    ]  # fmt: skip
+    ]
     metrics = {
-        "accuracy": proportion(right, n), "balanced_accuracy": about(float(np.mean(recalls)), spread / 2, n),
+        "accuracy": proportion(right, n),
+        "balanced_accuracy": about(float(np.mean(recalls)), spread / 2, n),
         "macro_f1": about(float(np.mean([row["f1"]["value"] or 0 for row in per_class])), spread / 2, n),
         "log_loss": about(-math.log(accuracy) * 2.7, spread, n),
-    }  # fmt: skip
+    }
     if classes >= 5:
         metrics["top_5"] = proportion(min(n, right + (n - right) * 19 // 20), n)
     metrics["ece"] = about(0.021, spread / 3, n)
     return {
-        "n": n, "classes": list(names), "metrics": metrics, "per_class": per_class, "confusion": counts.tolist(),
-        "reliability": reliability, "mistakes": mistakes,
-        "baseline": {"class": names[most], "accuracy": baseline, "gain": about(accuracy - baseline["value"], spread, n)},
+        "n": n,
+        "classes": list(names),
+        "metrics": metrics,
+        "per_class": per_class,
+        "confusion": counts.tolist(),
+        "reliability": reliability,
+        "mistakes": mistakes,
+        "baseline": {
+            "class": names[most],
+            "accuracy": baseline,
+            "gain": about(accuracy - baseline["value"], spread, n),
+        },
         "pairs": [
             {"true": names[t], "predicted": names[p], "count": int(off[t, p]), "share": off[t, p] / counts[t].sum()}
             for t, p in pairs[:20]
         ],
-    }  # fmt: skip
+    }
 
 
 def log(epochs: int, steps: int, final: float, *, tune: bool = True) -> list[dict[str, Any]]:
@@ -138,14 +188,18 @@ def garment(kind: int, seed: int, side: int = 28) -> bytes:
     body = [(36 - w, 18), (76 + w, 18), (80 + w, 98), (32 - w, 98)]
     shapes = {
         0: [body, [(36, 18), (10, 34), (18, 50), (36, 42)], [(76, 18), (102, 34), (94, 50), (76, 42)]],
-        1: [[(36, 8), (76, 8), (78, 40), (34, 40)], [(34, 40), (54, 40), (50, 106), (34, 106)], [(58, 40), (78, 40), (78, 106), (62, 106)]],
+        1: [
+            [(36, 8), (76, 8), (78, 40), (34, 40)],
+            [(34, 40), (54, 40), (50, 106), (34, 106)],
+            [(58, 40), (78, 40), (78, 106), (62, 106)],
+        ],
         2: [body, [(36, 18), (14, 90), (28, 94), (40, 50)], [(76, 18), (98, 90), (84, 94), (72, 50)]],
         3: [[(44, 6), (68, 6), (66, 46), (86 + w, 106), (26 - w, 106), (46, 46)]],
         5: [[(8, 86), (104, 70), (106, 80), (10, 98)], [(60, 74), (84, 40), (92, 44), (76, 76)]],
         7: [[(6, 84), (40, 66), (64, 46), (100, 50), (106, 92), (8, 96)]],
         8: [[(16, 46), (96, 46), (102, 100), (10, 100)]],
         9: [[(60, 12), (96, 12), (104, 98), (8, 98), (10, 82), (60, 66)]],
-    }  # fmt: skip
+    }
     shapes[4], shapes[6] = [*shapes[2], [(53, 18), (58, 18), (58, 98), (53, 98)]], shapes[2]
     for index, shape in enumerate(shapes[kind % 10]):
         draw.polygon(shape, fill=max(60, shade - 22 * index))
@@ -161,35 +215,109 @@ def garment(kind: int, seed: int, side: int = 28) -> bytes:
 def manifest(names: Sequence[str], counts: Mapping[str, Sequence[int]], source: str) -> dict[str, Any]:
     """`manifest.json` of such a run."""
     return {
-        "schema": 1, "created": "2025-11-21T09:41:07+00:00", "convsmith": "0.1.0", "task": "classification",
+        "schema": 1,
+        "created": "2025-11-21T09:41:07+00:00",
+        "convsmith": "0.1.0",
+        "task": "classification",
         "versions": {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.3.1", "pillow": "13.0.0"},
-        "device": "cpu", "threads": 2, "memory_format": "channels_last", "instruction_set": "AVX512", "world_size": 1,
-        "seed": 0, "command": ["convsmith", "train", source, "--budget", "5m"], "classes": list(names),
-        "data": {"source": source, "fingerprint": "5f1c9a3b" * 8,
-                 "counts": {role: dict(zip(names, by_class, strict=True)) for role, by_class in counts.items()}},
+        "device": "cpu",
+        "threads": 2,
+        "memory_format": "channels_last",
+        "instruction_set": "AVX512",
+        "world_size": 1,
+        "seed": 0,
+        "command": ["convsmith", "train", source, "--budget", "5m"],
+        "classes": list(names),
+        "data": {
+            "source": source,
+            "fingerprint": "5f1c9a3b" * 8,
+            "counts": {role: dict(zip(names, by_class, strict=True)) for role, by_class in counts.items()},
+        },
         "transform": {"size": 28, "channels": 1, "fit": "crop", "mean": [0.286], "std": [0.353]},
         "model": {"name": "convnet", "parameters": 78_330, "description": "", "code_sha256": None},
-    }  # fmt: skip
+    }
 
 
 PLAN = {
     "choices": [
-        {"name": "image.size", "value": 28, "reason": "All images are 28 px, and nothing is gained by scaling them.", "measured": {"median_side_px": 28}, "given": False},
-        {"name": "model", "value": {"name": "convnet", "options": {"width": 16, "depth": 2}}, "reason": "A small residual network suits images of 8 to 64 px.", "measured": {}, "given": False},
-        {"name": "train.batch", "value": 256, "reason": "The largest of the fast ones that leaves at least 200 steps an epoch.", "measured": {"images_per_second": 8912.4, "steps_per_epoch": 215}, "given": False},
-        {"name": "train.budget", "value": 300.0, "reason": "The wall clock of the whole command.", "measured": {}, "given": True},
-        {"name": "train.epochs", "value": 28, "reason": "What fits into the budget, less a reserve for evaluation and report.", "measured": {"seconds_per_step": 0.0287, "reserve_seconds": 18.0}, "given": False},
-        {"name": "train.optimizer", "value": {"name": "sgd", "options": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}}, "reason": "SGD with Nesterov momentum ends higher than AdamW on nets of this kind.", "measured": {}, "given": False},
-        {"name": "augment.preset", "value": "shift, flip", "reason": "Mirrored garments keep their class; digits and letters would not.", "measured": {}, "given": False},
-        {"name": "train.precision", "value": "bfloat16", "reason": "This processor multiplies bfloat16 faster.", "measured": {"speed_against_float32": 1.84}, "given": False},
+        {
+            "name": "image.size",
+            "value": 28,
+            "reason": "All images are 28 px, and nothing is gained by scaling them.",
+            "measured": {"median_side_px": 28},
+            "given": False,
+        },
+        {
+            "name": "model",
+            "value": {"name": "convnet", "options": {"width": 16, "depth": 2}},
+            "reason": "A small residual network suits images of 8 to 64 px.",
+            "measured": {},
+            "given": False,
+        },
+        {
+            "name": "train.batch",
+            "value": 256,
+            "reason": "The largest of the fast ones that leaves at least 200 steps an epoch.",
+            "measured": {"images_per_second": 8912.4, "steps_per_epoch": 215},
+            "given": False,
+        },
+        {
+            "name": "train.budget",
+            "value": 300.0,
+            "reason": "The wall clock of the whole command.",
+            "measured": {},
+            "given": True,
+        },
+        {
+            "name": "train.epochs",
+            "value": 28,
+            "reason": "What fits into the budget, less a reserve for evaluation and report.",
+            "measured": {"seconds_per_step": 0.0287, "reserve_seconds": 18.0},
+            "given": False,
+        },
+        {
+            "name": "train.optimizer",
+            "value": {"name": "sgd", "options": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}},
+            "reason": "SGD with Nesterov momentum ends higher than AdamW on nets of this kind.",
+            "measured": {},
+            "given": False,
+        },
+        {
+            "name": "augment.preset",
+            "value": "shift, flip",
+            "reason": "Mirrored garments keep their class; digits and letters would not.",
+            "measured": {},
+            "given": False,
+        },
+        {
+            "name": "train.precision",
+            "value": "bfloat16",
+            "reason": "This processor multiplies bfloat16 faster.",
+            "measured": {"speed_against_float32": 1.84},
+            "given": False,
+        },
     ],
-    "estimate": {"seconds": 296.0, "training_seconds": 272.0, "memory_bytes": 612_000_000, "steps": 6020, "images_per_second": 8912.4},
-}  # fmt: skip
+    "estimate": {
+        "seconds": 296.0,
+        "training_seconds": 272.0,
+        "memory_bytes": 612_000_000,
+        "steps": 6020,
+        "images_per_second": 8912.4,
+    },
+}
 
 RECIPE = {
-    "train": {"epochs": 28, "batch": 256, "optimizer": {"name": "sgd", "options": {"momentum": 0.9}}, "schedule": {"name": "one_cycle", "options": {"peak": 0.4}}, "label_smoothing": 0.1, "average": 0.998, "precision": "bfloat16"},
+    "train": {
+        "epochs": 28,
+        "batch": 256,
+        "optimizer": {"name": "sgd", "options": {"momentum": 0.9}},
+        "schedule": {"name": "one_cycle", "options": {"peak": 0.4}},
+        "label_smoothing": 0.1,
+        "average": 0.998,
+        "precision": "bfloat16",
+    },
     "augment": {"operations": [{"name": "flip", "options": {}}, {"name": "shift", "options": {"pixels": 1}}]},
-}  # fmt: skip
+}
 RECIPE_TEXT = (
     "schema_version: 1\nseed: 0\ndata:\n  source: fashion-mnist\n  split_seed: 0\ntrain:\n  epochs: 28\n  batch: 256\n"
 )
@@ -200,12 +328,16 @@ def audit(names: Sequence[str], roles: Mapping[str, Sequence[int]], side: int = 
     total = sum(sum(by_class) for by_class in roles.values())
     spread = {"min": side, "median": side, "max": side}
     return {
-        "images": total, "classes": {name: sum(by_class[k] for by_class in roles.values()) for k, name in enumerate(names)},
+        "images": total,
+        "classes": {name: sum(by_class[k] for by_class in roles.values()) for k, name in enumerate(names)},
         "roles": {role: dict(zip(names, by_class, strict=True)) for role, by_class in roles.items()},
-        "sizes": {"width": spread, "height": spread}, "channels": {"1": total, "3": 0}, "unreadable": [], "skipped": [],
+        "sizes": {"width": spread, "height": spread},
+        "channels": {"1": total, "3": 0},
+        "unreadable": [],
+        "skipped": [],
         "duplicates": [["train/01234", "train/40211"], ["train/00017", "test/00931"]],
         "notes": ["The tune images were carved from the training images: 5,000 of 60,000."],
-    }  # fmt: skip
+    }
 
 
 def fashion() -> RunRecords:
@@ -222,7 +354,8 @@ def fashion() -> RunRecords:
     roles = {"train": [5500] * 10, "tune": [500] * 10, "test": [1000] * 10}
     verdict = {
         "headline": "It names the right class for 93 of 100 images it has never seen.",
-        "certainty": "The true figure very probably lies between 92.7 and 93.6 of 100. Always giving the same answer would reach 10.",
+        "certainty": "The true figure very probably lies between 92.7 and 93.6 of 100. "
+        "Always giving the same answer would reach 10.",
         "fails": "Shirts: it finds 80 of 100, and takes the others mostly for T-shirts and pullovers.",
         "trust": "Yes. It rests on 10,000 images that chose nothing, and nothing in the records speaks against it.",
         "next": "It was still improving when it stopped. Train twice as long:",
@@ -230,16 +363,44 @@ def fashion() -> RunRecords:
         "tone": "good",
     }
     findings = [
-        {"rule": "undertrained", "severity": "warning", "says": "The loss was still falling when training ended, so a longer run should end lower.", "evidence": {"slope_per_epoch": -0.0061, "interval": [-0.0083, -0.0039], "epochs": 28}, "where": [], "change": {"train.epochs": 56}, "experiment": "convsmith train fashion-mnist --recipe runs/fashion/recipe.yaml --set train.epochs=56", "source": "Google Tuning Playbook"},
-        {"rule": "exact-duplicates", "severity": "hint", "says": "One picture is both among the training and the test images; that flatters the figure by at most 0.01 points.", "evidence": {"shared_images": 1, "test_images": 10000}, "where": ["train/00017", "test/00931"], "change": {}, "experiment": "", "source": ""},
-    ]  # fmt: skip
+        {
+            "rule": "undertrained",
+            "severity": "warning",
+            "says": "The loss was still falling when training ended, so a longer run should end lower.",
+            "evidence": {"slope_per_epoch": -0.0061, "interval": [-0.0083, -0.0039], "epochs": 28},
+            "where": [],
+            "change": {"train.epochs": 56},
+            "experiment": "convsmith train --recipe runs/2025-11-21-fashion-mnist-5f1c9a/recipe.yaml "
+            "--set train.epochs=56",
+            "source": "Google Tuning Playbook",
+        },
+        {
+            "rule": "exact-duplicates",
+            "severity": "hint",
+            "says": "One picture is both among the training and the test images; that flatters the figure "
+            "by at most 0.01 points.",
+            "evidence": {"shared_images": 1, "test_images": 10000},
+            "where": ["train/00017", "test/00931"],
+            "change": {},
+            "experiment": "",
+            "source": "",
+        },
+    ]
     return RunRecords(
-        name="2025-11-21-fashion-mnist-5f1c9a", path="runs/2025-11-21-fashion-mnist-5f1c9a",
-        manifest=manifest(GARMENTS, roles, "fashion-mnist"), recipe=RECIPE, recipe_text=RECIPE_TEXT, plan=PLAN,
-        audit=audit(GARMENTS, roles), log=log(28, 215, 0.933), findings=findings, verdict=verdict,
+        name="2025-11-21-fashion-mnist-5f1c9a",
+        path="runs/2025-11-21-fashion-mnist-5f1c9a",
+        manifest=manifest(GARMENTS, roles, "fashion-mnist"),
+        recipe=RECIPE,
+        recipe_text=RECIPE_TEXT,
+        plan=PLAN,
+        audit=audit(GARMENTS, roles),
+        log=log(28, 215, 0.933),
+        findings=findings,
+        verdict=verdict,
         results={"schema": 1, "task": "classification", "splits": {"test": test, "tune": tune, "train": train}},
-        thumbnails=thumbnails, examples=examples,
-    )  # fmt: skip
+        thumbnails=thumbnails,
+        examples=examples,
+    )
 
 
 def chance() -> RunRecords:
@@ -249,19 +410,34 @@ def chance() -> RunRecords:
     roles = {"train": [280, 256, 1120, 210], "tune": [60, 55, 240, 45], "test": [60, 55, 240, 45]}
     verdict = {
         "headline": "It does no better than always answering “good”.",
-        "certainty": "It is right for 40 of 100 images, very probably between 36 and 45; the same answer every time would reach 60.",
+        "certainty": "It is right for 40 of 100 images, very probably between 36 and 45; "
+        "the same answer every time would reach 60.",
         "fails": "Everywhere: no class is found more often than guessing would.",
         "trust": "The figure can; the network cannot. It has not learnt what tells the classes apart.",
         "next": "Check that labels belong to their images before anything else:",
         "command": "convsmith data defects/ --check labels",
         "tone": "chance",
     }
-    finding = {"rule": "no-better-than-baseline", "severity": "error", "says": "Accuracy lies below that of always answering “good”.", "evidence": {"accuracy": 0.4025, "baseline": 0.6, "gain_interval": [-0.267, -0.128]}, "source": "RULES 29"}  # fmt: skip
+    finding = {
+        "rule": "no-better-than-baseline",
+        "severity": "error",
+        "says": "Accuracy lies below that of always answering “good”.",
+        "evidence": {"accuracy": 0.4025, "baseline": 0.6, "gain_interval": [-0.267, -0.128]},
+        "source": "RULES 29",
+    }
     return RunRecords(
-        name="2025-11-20-defects-77aa01", path="runs/2025-11-20-defects-77aa01", manifest=manifest(names, roles, "defects/"),
-        recipe=RECIPE, recipe_text=RECIPE_TEXT, plan=PLAN, audit=audit(names, roles, 32), log=log(10, 8, 0.38),
-        results={"schema": 1, "task": "classification", "splits": {"test": test}}, findings=[finding], verdict=verdict,
-    )  # fmt: skip
+        name="2025-11-20-defects-77aa01",
+        path="runs/2025-11-20-defects-77aa01",
+        manifest=manifest(names, roles, "defects/"),
+        recipe=RECIPE,
+        recipe_text=RECIPE_TEXT,
+        plan=PLAN,
+        audit=audit(names, roles, 32),
+        log=log(10, 8, 0.38),
+        results={"schema": 1, "task": "classification", "splits": {"test": test}},
+        findings=[finding],
+        verdict=verdict,
+    )
 
 
 def forty() -> RunRecords:
@@ -279,10 +455,17 @@ def forty() -> RunRecords:
         "tone": "small",
     }
     return RunRecords(
-        name="2025-11-19-pets-12ab90", path="runs/2025-11-19-pets-12ab90", manifest=manifest(names, roles, "pets/"), recipe=RECIPE,
-        recipe_text=RECIPE_TEXT, plan=PLAN, audit=audit(names, roles), log=log(6, 4, 0.88, tune=False), verdict=verdict,
+        name="2025-11-19-pets-12ab90",
+        path="runs/2025-11-19-pets-12ab90",
+        manifest=manifest(names, roles, "pets/"),
+        recipe=RECIPE,
+        recipe_text=RECIPE_TEXT,
+        plan=PLAN,
+        audit=audit(names, roles),
+        log=log(6, 4, 0.88, tune=False),
+        verdict=verdict,
         results={"schema": 1, "task": "classification", "splits": {"test": test}},
-    )  # fmt: skip
+    )
 
 
 def hostile() -> RunRecords:
@@ -294,10 +477,21 @@ def hostile() -> RunRecords:
     roles = {"train": [99] * 10, "test": [30, 20, 25, 12, 0, 31, 9, 14, 22, 8]}
     seen = audit(HOSTILE, roles)
     seen |= {
-        "unreadable": [{"path": ids[0], "reason": "cannot identify image file " + ids[1]}], "duplicates": [ids[:3]],
-        "skipped": [{"path": name, "reason": "not an image"} for name in HOSTILE], "notes": list(HOSTILE),
-    }  # fmt: skip
-    finding = {"rule": HOSTILE[0], "severity": "error", "says": f"Class {HOSTILE[0]} is weak.", "evidence": {HOSTILE[0]: HOSTILE[1]}, "where": list(HOSTILE), "change": {HOSTILE[0]: HOSTILE[2]}, "experiment": HOSTILE[0], "source": HOSTILE[5]}  # fmt: skip
+        "unreadable": [{"path": ids[0], "reason": "cannot identify image file " + ids[1]}],
+        "duplicates": [ids[:3]],
+        "skipped": [{"path": name, "reason": "not an image"} for name in HOSTILE],
+        "notes": list(HOSTILE),
+    }
+    finding = {
+        "rule": HOSTILE[0],
+        "severity": "error",
+        "says": f"Class {HOSTILE[0]} is weak.",
+        "evidence": {HOSTILE[0]: HOSTILE[1]},
+        "where": list(HOSTILE),
+        "change": {HOSTILE[0]: HOSTILE[2]},
+        "experiment": HOSTILE[0],
+        "source": HOSTILE[5],
+    }
     verdict = dict.fromkeys(
         ("headline", "certainty", "fails", "trust", "next", "command"), HOSTILE[0] + " " + HOSTILE[3]
     )
@@ -306,12 +500,22 @@ def hostile() -> RunRecords:
         "command": ["convsmith", "train", HOSTILE[0]],
     }
     return RunRecords(
-        name=HOSTILE[0], path="runs/" + HOSTILE[0], manifest=record, recipe=RECIPE, recipe_text="name: |\n  " + HOSTILE[0] + "\n",
-        plan={"choices": [{"name": HOSTILE[0], "value": HOSTILE[5], "reason": HOSTILE[1], "measured": {HOSTILE[0]: 1}}]},
-        audit=seen, log=log(3, 4, 0.5), findings=[finding], verdict={**verdict, "tone": HOSTILE[0]},
-        results={"schema": 1, "task": "classification", "splits": {"test": test}}, thumbnails=thumbnails,
+        name=HOSTILE[0],
+        path="runs/" + HOSTILE[0],
+        manifest=record,
+        recipe=RECIPE,
+        recipe_text="name: |\n  " + HOSTILE[0] + "\n",
+        plan={
+            "choices": [{"name": HOSTILE[0], "value": HOSTILE[5], "reason": HOSTILE[1], "measured": {HOSTILE[0]: 1}}]
+        },
+        audit=seen,
+        log=log(3, 4, 0.5),
+        findings=[finding],
+        verdict={**verdict, "tone": HOSTILE[0]},
+        results={"schema": 1, "task": "classification", "splits": {"test": test}},
+        thumbnails=thumbnails,
         examples=[{"id": ids[1], "true": HOSTILE[5], "predicted": HOSTILE[5], "probability": None}],
-    )  # fmt: skip
+    )
 
 
 def many() -> RunRecords:
@@ -322,9 +526,12 @@ def many() -> RunRecords:
     test = results(confusion(per_class, recalls, {k: ((k + 1) % 60,) for k in range(60)}), names)
     roles = {"train": [5 * n + 3 for n in per_class], "test": per_class}
     return RunRecords(
-        name="2025-11-18-beetles-0f0f0f", manifest=manifest(names, roles, "beetles/"), audit=audit(names, roles),
-        results={"schema": 1, "task": "classification", "splits": {"test": test}}, log=log(2, 30, 0.7),
-    )  # fmt: skip
+        name="2025-11-18-beetles-0f0f0f",
+        manifest=manifest(names, roles, "beetles/"),
+        audit=audit(names, roles),
+        results={"schema": 1, "task": "classification", "splits": {"test": test}},
+        log=log(2, 30, 0.7),
+    )
 
 
 SAMPLES = {"fashion": fashion, "chance": chance, "forty": forty, "hostile": hostile, "many": many}

@@ -23,10 +23,12 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason="pip install convsmith[browser]"),
 ]
 
-#: Pairs of texts whose visible boxes meet. Boxes are as high as the font's, which is more than the letters are: a quarter
-#: is taken off. What an ancestor clips is not visible, and counts for nothing.
+#: Pairs of texts whose visible boxes meet. Boxes are as high as the font's, more than the letters are: a quarter is
+#: taken off. What an ancestor clips is not visible, and counts for nothing.
 OVERLAPS = """() => {
   const boxes = [];
+  const meet = (a, b) =>
+    [Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const clips = new Map();
   const clipOf = element => {
@@ -35,7 +37,7 @@ OVERLAPS = """() => {
     let clip = clipOf(element.parentElement);
     if (getComputedStyle(element).overflow !== 'visible') {
       const r = element.getBoundingClientRect();
-      clip = [Math.max(clip[0], r.left), Math.max(clip[1], r.top), Math.min(clip[2], r.right), Math.min(clip[3], r.bottom)];
+      clip = meet(clip, [r.left, r.top, r.right, r.bottom]);
     }
     clips.set(element, clip);
     return clip;
@@ -48,7 +50,7 @@ OVERLAPS = """() => {
     for (const r of range.getClientRects()) {
       const flat = r.width >= r.height || !node.parentElement.hasAttribute('transform');
       const dx = flat ? 0.5 : r.width / 8, dy = flat ? r.height / 8 : 0.5;
-      const box = [Math.max(r.left + dx, clip[0]), Math.max(r.top + dy, clip[1]), Math.min(r.right - dx, clip[2]), Math.min(r.bottom - dy, clip[3])];
+      const box = meet([r.left + dx, r.top + dy, r.right - dx, r.bottom - dy], clip);
       if (box[2] - box[0] > 0.5 && box[3] - box[1] > 0.5) boxes.push({box, node});
     }
   }
@@ -56,9 +58,10 @@ OVERLAPS = """() => {
   for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
     const [a, b] = [boxes[i], boxes[j]];
     if (a.node === b.node) continue;
-    const wide = Math.min(a.box[2], b.box[2]) - Math.max(a.box[0], b.box[0]);
-    const high = Math.min(a.box[3], b.box[3]) - Math.max(a.box[1], b.box[1]);
-    if (wide > 0.5 && high > 0.5) found.push([a.node.data.trim().slice(0, 40), b.node.data.trim().slice(0, 40), wide, high]);
+    const shared = meet(a.box, b.box);
+    if (shared[2] - shared[0] > 0.5 && shared[3] - shared[1] > 0.5) {
+      found.push([a.node.data.trim().slice(0, 40), b.node.data.trim().slice(0, 40), ...shared]);
+    }
   }
   return {count: boxes.length, found};
 }"""

@@ -129,7 +129,10 @@ def test_mistakes_pairs_plan_data_and_curves_are_the_records(fashion, page):
         assert row[2] == str(record["count"])
     settings = page.table("Setting", "Why")
     assert len(settings) == len(fashion.plan["choices"])
-    assert all(choice["reason"] in row[1] and row[0].startswith(choice["name"]) for row, choice in zip(settings, fashion.plan["choices"], strict=True))  # fmt: skip
+    assert all(
+        choice["reason"] in row[1] and row[0].startswith(choice["name"])
+        for row, choice in zip(settings, fashion.plan["choices"], strict=True)
+    )
     assert page.table("Class", "train")[-1] == ["All", "55,000", "5,000", "10,000"]
     epochs = page.table("epoch", "Loss")
     assert [row[0] for row in epochs] == [str(k) for k in range(1, 29)]
@@ -157,7 +160,11 @@ def test_each_chart_is_described_and_has_its_table(page):
 @pytest.mark.parametrize("name", list(sample_run.SAMPLES))
 def test_nothing_is_loaded_and_no_script_may_run(name):
     text = render(sample_run.SAMPLES[name]())
-    policy = next(attributes["content"] for tag, attributes in Page(text).elements if attributes.get("http-equiv") == "Content-Security-Policy")  # fmt: skip
+    policy = next(
+        attributes["content"]
+        for tag, attributes in Page(text).elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
     style = re.search(r"<style>(.*?)</style>", text, re.S)
     assert style
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -176,7 +183,11 @@ def test_hostile_names_add_no_element_no_attribute_and_no_control():
     found = {(tag, name) for tag, attributes in hostile.elements for name in (*attributes, "")}
     assert found <= known
     assert not {"script", "iframe", "object", "base", "form", "link"} & {tag for tag, _ in hostile.elements}
-    assert all(a["src"].startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for tag, a in hostile.elements if tag == "img")  # fmt: skip
+    assert all(
+        a["src"].startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))
+        for tag, a in hostile.elements
+        if tag == "img"
+    )
     assert "</script><img src=x onerror=alert(1)>" in hostile.text
     assert not [
         c for c in text if ord(c) in {*range(9), *range(14, 32), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
@@ -190,7 +201,11 @@ def test_any_class_name_leaves_the_structure_as_it_is(name):
     def shape(names):
         counts = sample_run.confusion([9, 9], [0.8, 0.7], {})
         test = sample_run.results(counts, names)
-        records = RunRecords(name=names[0], manifest=sample_run.manifest(names, {"test": [9, 9]}, names[0]), results={"splits": {"test": test}})  # fmt: skip
+        records = RunRecords(
+            name=names[0],
+            manifest=sample_run.manifest(names, {"test": [9, 9]}, names[0]),
+            results={"splits": {"test": test}},
+        )
         return [(tag, sorted(attributes)) for tag, attributes in Page(render(records)).elements]
 
     assert shape((name, "other")) == shape(("plain", "other"))
@@ -205,6 +220,29 @@ def test_good_chance_and_small_runs_open_with_different_screens():
         for key in ("headline", "certainty", "fails", "trust", "next", "command"):
             assert re.sub(r"\s+", " ", make().verdict[key]) in openings[tone]
     assert len(set(openings.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "tone"),
+    [("good", "good"), ("partial", "mixed"), ("chance", "chance"), ("unsure", "small"), ("?", "mixed")],
+)
+def test_a_verdict_of_the_diagnosis_sets_the_colour_and_does_not_say_its_headline_twice(fashion, kind, tone):
+    verdict = {
+        "kind": kind,
+        "headline": "It names 93 of 100.",
+        "right": "It names 93 of 100; from 40 it is so.",
+        "next": "Go.",
+    }
+    text = render(dataclasses.replace(fashion, verdict=verdict))
+    assert f'class="opening {tone}' in text
+    assert "From 40 it is so." in text
+    assert Page(text).text.count("It names 93 of 100") == 1
+
+
+def test_the_command_is_shown_as_it_can_be_typed(fashion):
+    typed = {**fashion.manifest, "command": ["train", "my photos", "--epochs", "5"]}
+    assert "convsmith train 'my photos' --epochs 5" in Page(render(dataclasses.replace(fashion, manifest=typed))).text
+    assert "convsmith convsmith" not in render(fashion)
 
 
 def test_the_headline_picture_ends_where_the_interval_does(fashion):
@@ -337,7 +375,7 @@ def test_a_share_below_one_is_never_rounded_to_all():
 @given(st.floats(0, 1))
 def test_a_percentage_reads_back_to_within_its_last_digit(share):
     text = percent(share)
-    shown = float(text.strip("<> % "))
+    shown = float(re.sub(r"[^\d.]", "", text))
     assert math.isclose(shown, 100 * share, abs_tol=0.1001 if text[0] in "<>" else 0.0501)
 
 

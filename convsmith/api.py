@@ -84,8 +84,8 @@ def train(
         "data.source": source, "model": model_name, "name": name, "seed": seed,
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
-    layers = [nested(key, value) for key, value in {**(overrides or {}), **flags}.items() if value is not None]
-    resolved = Recipe.from_layers(base, *layers)
+    given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
+    resolved = Recipe.from_layers(base, *(nested(key, value) for key, value in given.items()))
     return Run(pipeline.train(resolved, runs=Path(runs), code=code, tell=listener, started=started), code=code)
 
 
@@ -219,8 +219,10 @@ def _decoded(picture: Picture) -> np.ndarray:
     return array
 
 
-def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str]:
+def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str | None]:
     if not isinstance(model, str):
         return model, "own"
     path, colon, name = model.rpartition(":")
-    return (Code(Path(path), name, {}), "own") if colon and path.endswith(".py") else (None, model)
+    if colon and path.endswith(".py"):
+        return Code(Path(path), name, {}), "own"
+    return None, None if model == "auto" else model

@@ -19,6 +19,7 @@ from convsmith.errors import UsageError
 from convsmith.registry import suggestion
 
 Auto = Literal["auto"]
+Fit = Literal["crop", "pad", "stretch"]
 Scalar = bool | int | float | str | None
 Value = TypeVar("Value")
 MAX_BYTES = 1_000_000
@@ -36,9 +37,9 @@ def settled(value: Value | Auto) -> Value:
 
 
 class Section(BaseModel):
-    """A part of the recipe: frozen, and unknown keys are refused."""
+    """A part of the recipe: frozen; unknown keys, NaN and infinities are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Named(Section):
@@ -67,7 +68,7 @@ class Image(Section):
 
     size: int | Auto = "auto"
     channels: Literal[1, 3] | Auto = "auto"
-    fit: Literal["crop", "pad", "stretch"] | Auto = "auto"
+    fit: Fit | Auto = "auto"
     mean: tuple[float, ...] | Auto = "auto"
     std: tuple[float, ...] | Auto = "auto"
 
@@ -76,6 +77,13 @@ class Image(Section):
     def _size(cls, value: int | str) -> int | str:
         if isinstance(value, int) and not 4 <= value <= 4096:
             raise ValueError(f"{value} px is outside 4 to 4096")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std(cls, value: tuple[float, ...] | str) -> tuple[float, ...] | str:
+        if not isinstance(value, str) and not all(item > 0 for item in value):
+            raise ValueError("each must be above 0")
         return value
 
 
@@ -155,7 +163,7 @@ class Recipe(Section):
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            raise _usage_error(cls, error) from None
+            raise _usage_error(cls, error, merged) from None
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -164,9 +172,8 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The recipe as YAML that `from_yaml` reads back to an equal recipe."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, default_flow_style=None
-        )
+        plain = self.model_dump(mode="json")
+        return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys replaced, such as `{"train.epochs": 30}`, checked again."""
@@ -204,15 +211,15 @@ def parse_assignments(assignments: Iterable[str]) -> Mapping[str, Any]:
 
 
 def parse_yaml(text: str, *, whole: bool = True) -> Any:
-    """Parse YAML by the safe loader without aliases; with `whole`, it must be a mapping."""
+    """Parse YAML by the safe loader without tags and aliases; with `whole`, it must be a mapping."""
     if len(text) > MAX_BYTES:
         raise UsageError(f"The recipe has {len(text):,} characters; it has at most {MAX_BYTES:,}.")
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader that refuses even more
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         reason = " ".join(str(error).split())[:300]
         raise UsageError(
-            f"The recipe is not plain YAML: {reason}.", mend="Tags that name code and aliases are refused."
+            f"The recipe is not plain YAML: {reason}.", mend="Tags (!name) and aliases (*name) are refused."
         ) from None
     if whole and not isinstance(value, Mapping):
         raise UsageError(f"A recipe is a mapping of sections, not {type(value).__name__}.")
@@ -237,9 +244,28 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few of them, nested, expand to gigabytes
-            raise yaml.YAMLError("aliases (*name) are not allowed")
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):  # a few of them, nested, expand to gigabytes
+            raise yaml.YAMLError(f"the alias *{event.anchor} is not allowed")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError(f"the tag {event.tag} is not allowed")
         return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """PyYAML writes some line breaks (U+0085) unquoted, and then reads a space."""
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+# YAML 1.1 reads 1e-3 as a text; everyone who types it means the number.
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+    )
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,14 +277,32 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _usage_error(model: type[BaseModel], error: ValidationError) -> UsageError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
+def _usage_error(model: type[BaseModel], error: ValidationError, given: Mapping[str, Any]) -> UsageError:
+    faults = error.errors()
+    first, key = faults[0], _key(faults[0]["loc"], given)
     if first["type"] == "extra_forbidden":
         return UsageError(f"The recipe has no key {key!r}.", mend=suggestion(key, _keys(model)))
-    reason = first["msg"].removeprefix("Value error, ")
-    return UsageError(f"Recipe key {key!r} cannot be {first['input']!r}: {reason}.")
+    if first["type"] == "missing":
+        return UsageError(f"Recipe key {key!r} is missing.")
+    reasons = [fault["msg"].removeprefix("Value error, ") for fault in faults if _key(fault["loc"], given) == key]
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    return UsageError(f"Recipe key {key!r} cannot be {shown}: {'; or '.join(dict.fromkeys(reasons))}.")
+
+
+def _key(location: Iterable[str | int], given: Any) -> str:
+    """The dotted key of a fault: pydantic names the alternatives it tried, too, which are no keys of what was given."""
+    parts = list(location)
+    key = []
+    for part in parts:
+        if isinstance(given, Mapping) and part in given:
+            given = given[part]  # type: ignore[index]
+        elif isinstance(given, (list, tuple)) and isinstance(part, int) and part < len(given):
+            given = given[part]
+        elif not (isinstance(given, Mapping) and part is parts[-1]):  # a missing key stays
+            continue
+        key.append(str(part))
+    return ".".join(key)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -72,7 +72,12 @@ class Registry(Mapping[str, Entry]):
     def build(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Call the function named `name`; options that it does not take raise `UsageError` before anything runs."""
         self.check(name, options)
-        return self[name].load()(*arguments, **options)
+        function = self[name].load()
+        try:
+            inspect.signature(function).bind(*arguments, **options)
+        except TypeError as error:  # one that is missing, or that names what the arguments already give
+            raise UsageError(f"{self.kind} {name!r} cannot be made with these options: {error}.") from None
+        return function(*arguments, **options)
 
     def check(self, name: str, options: Mapping[str, Any]) -> None:
         """Raise `UsageError` where `name` is unknown or its function has no parameter of some option's name."""

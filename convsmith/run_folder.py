@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import time
@@ -34,10 +35,10 @@ def disk_errors(doing: str) -> Iterator[None]:
             raise ResourceError(
                 f"The disk is full: {doing} failed.", mend="Free some space; what was saved before stands."
             ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR}:
             raise RunError(
                 f"{doing} was refused: {error.strerror}.",
-                mend="Check the folder's permissions, or choose another with --runs DIR.",
+                mend="Check the folder and its permissions, or choose another with --runs DIR.",
             ) from error
         raise
 
@@ -76,7 +77,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(f"writing {path}"):
         write_file(temporary, data)
-        rename(temporary, path)
+        try:
+            rename(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
 
 
@@ -98,16 +103,16 @@ class EventLog:
             self._file = path.open("ab")
 
     def append(self, kind: str, *, epoch: int = 0, step: int = 0, values: Mapping[str, Any] | None = None) -> None:
-        """Add one record, stamped with the time in seconds since 1970."""
+        """Add one record, stamped with the time in seconds since 1970; NaN and infinities become null."""
         record = {
             "kind": kind,
             "epoch": epoch,
             "step": step,
             "time": round(time.time(), 3),
-            "values": dict(values or {}),
+            "values": {name: _finite(value) for name, value in (values or {}).items()},
         }
         with disk_errors(f"writing {self.path}"):
-            self._file.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            self._file.write((json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
             self._file.flush()
 
     def sync(self) -> int:
@@ -119,8 +124,9 @@ class EventLog:
 
     def cut(self, length: int) -> None:
         """Shorten the log to `length` bytes: what a resumed run repeats would otherwise stand there twice."""
-        self._file.truncate(length)
-        self._file.seek(length)
+        self._file.flush()
+        self._file.truncate(min(length, self.path.stat().st_size))  # never longer: that would fill it with zeros
+        self._file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
         """Close the file."""
@@ -284,6 +290,10 @@ def find_run(text: str, runs: Path) -> RunFolder:
             )
     names = [run.path.name for run in known] + [run.name for run in known]
     raise UsageError(f"There is no run {text!r} in {runs}.", mend=suggestion(text, names[-8:]))
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _try_lock(file: Any) -> bool:

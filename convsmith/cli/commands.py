@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import time
+import traceback
 from typing import Any
 
 import click
@@ -81,7 +82,7 @@ def run(arguments: list[str]) -> int:
         return _told("Stopped.", "", 130)
     except Exception as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         return _told(*_explained(error))
 
 

@@ -101,13 +101,10 @@ def evaluate(
 
 
 def _print_classes(result: dict[str, Any]) -> None:
-    import sys
-
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from convsmith.cli.show import estimate_cells
+    from convsmith.cli.show import estimate_cells, plain_console
     from convsmith.records import Estimate
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
@@ -117,7 +114,7 @@ def _print_classes(result: dict[str, Any]) -> None:
         cells = {key: estimate_cells(key, Estimate.from_json(row[key])) for key in ("recall", "precision", "f1")}
         figures = (*cells["recall"][:2], *cells["precision"][:2], cells["f1"][0])
         table.add_row(escape(row["name"]), f"{row['n']:,}", *figures)
-    Console(file=sys.stdout, highlight=False).print(table)
+    plain_console().print(table)
 
 
 def _row(run: Any) -> dict[str, Any]:

@@ -105,6 +105,12 @@ class Progress:
             self._bar = None
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that takes the terminal's width, and 120 columns where there is none."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
+
+
 def figures_line(values: Mapping[str, float]) -> str:
     """Figures of training in one line: losses, the tune images' accuracy, speed."""
     parts = [f"{key} {values[key]:.3f}" for key in sorted(values) if key.startswith("loss")]
@@ -117,7 +123,7 @@ def figures_line(values: Mapping[str, float]) -> str:
 
 def print_plan(plan: Any, audit: Mapping[str, Any], classes: Sequence[str], *, err: bool) -> None:
     """The data in a line, then every choice with its reason, then what it will take."""
-    console = Console(stderr=err, highlight=False)
+    console = plain_console(stderr=err)
     roles = ", ".join(f"{sum(counts.values()):,} {role}" for role, counts in audit["roles"].items())
     console.print(f"[bold]{audit['images']:,} images of {len(classes)} classes[/] ({roles})")
     for key in ("unreadable", "skipped", "duplicates"):
@@ -163,7 +169,7 @@ def print_results(run: RunFolder, *, as_json: bool) -> None:
 
 def print_split(result: Mapping[str, Any], split: str) -> None:
     """One split's figures, a line each: value, interval, method; then classes."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = plain_console()
     console.print(f"[bold]{result['n']:,} {split} images[/]")
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in ("figure", "value", "95 % interval", "method"):

@@ -83,6 +83,7 @@ def of_100(share: float, *, down: bool = False, up: bool = False) -> str:
     Lower limits are rounded `down` and upper ones `up`, so that rounding never makes an interval narrower.
     """
     turn = math.floor if down else math.ceil if up else round
+    value = 100 * share
     for factor in (1, 10, 100) if 0.01 <= share <= 0.99 else (10, 100):
         value = turn(round(share * 100 * factor, 6)) / factor
         if 0 < value < 100 or share in (0.0, 1.0):

@@ -108,6 +108,12 @@ def expected_calibration_error(
 
     tail = (1 - level) / 2
     low, value, high = (size(_inverse(at_most, p)) for p in (1 - tail, 0.5, tail))
+    if abs(float(weights @ gaps)) > 0.999 * measured:
+        # All gaps lie on one side, so the figure is |confidence - accuracy|, and no surer than the accuracy is. Bins
+        # in which every image was right would otherwise claim to know theirs exactly.
+        overall = proportion(right, groups, level=level)
+        ends = [abs(float(confidence.mean()) - float(end)) for end in (overall.low, overall.high) if end is not None]
+        low, high = min(low, *ends), max(high, *ends)
     units = n if codes is None else int(codes.max()) + 1
     method = f"{len(sizes)} equal-mass bins, test inversion bootstrap {100 * level:g} %, {repeats} repeats"
     return Estimate(value, low, high, units, method, level=level)

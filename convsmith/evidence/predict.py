@@ -39,7 +39,8 @@ def predict(
     parts: list[dict[str, np.ndarray]] = []
     with inference_mode(model), torch.inference_mode():
         for start in range(0, len(images), batch_size):
-            share = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+            # a copy, because the pixels may be a read-only map of a file, which torch warns about
+            share = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
             arrays = task.predict(model, Batch.of_images(prepare(share)))
             parts.append({name: tensor.cpu().numpy() for name, tensor in arrays.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

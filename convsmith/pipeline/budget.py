@@ -54,14 +54,17 @@ class Stopwatch:
         return self.seconds[activity] / self.counts[activity] if self.counts[activity] else 0.0
 
 
-def fix_steps(recipe: Recipe, dataset: Dataset, watch: Stopwatch, done: int, elapsed: float) -> int:
+def fix_steps(
+    recipe: Recipe, dataset: Dataset, watch: Stopwatch, done: int, step_seconds: float, elapsed: float
+) -> int:
     """The number of steps with which the whole command ends at its budget.
 
     Args:
         recipe: holds the budget in seconds and how often tune images are predicted and checkpoints saved.
         dataset: says how many images are predicted at the end.
-        watch: what `done` steps, and one prediction of the tune images, have taken.
-        done: steps made so far, at least one.
+        watch: what a checkpoint, and one prediction of the tune images, have taken.
+        done: steps made so far.
+        step_seconds: what a step takes.
         elapsed: seconds since the command began.
 
     Returns:
@@ -71,7 +74,7 @@ def fix_steps(recipe: Recipe, dataset: Dataset, watch: Stopwatch, done: int, ela
     tune_images = max(1, len(dataset.indices("tune")))
     per_image = watch.each("tune") / tune_images
     reserve = REPORT_SECONDS + per_image * final_images(dataset)
-    per_step = watch.seconds["training"] / done + watch.each("checkpoint") / settled(train.checkpoint_every)
+    per_step = step_seconds + watch.each("checkpoint") / settled(train.checkpoint_every)
     if train.tune_every:
         per_step += watch.each("tune") / settled(train.tune_every)
     left = AIM * float(train.budget or 0.0) - elapsed - reserve

@@ -69,6 +69,23 @@ def build_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | Non
     return model
 
 
+def recorded_code(manifest: Mapping[str, Any], code: Code | ModelFunction | None) -> Code | ModelFunction | None:
+    """The user's file with the name, options and hash that the run recorded.
+
+    Raises:
+        UsageError: a file is given, but the run's network came from elsewhere.
+    """
+    if not isinstance(code, Code):
+        return code
+    held = manifest["model"].get("code")
+    if held is None:
+        raise UsageError(
+            f"This run's network, {manifest['model']['description']}, is not from a file of code.",
+            mend="Leave --code out, or give the function itself: load_run(RUN, code=function).",
+        )
+    return Code(code.path, held["name"], held["options"], held["sha256"])
+
+
 def build_task(recipe: Recipe) -> Task:
     """The task with the recipe's options."""
     return classification(label_smoothing=settled(recipe.train.label_smoothing))

@@ -16,12 +16,13 @@ from convsmith.errors import Interrupted, RunError
 from convsmith.evidence import predict
 from convsmith.pipeline import machine
 from convsmith.pipeline.budget import Stopwatch, fix_steps
-from convsmith.pipeline.build import OWN, Code, ModelFunction, build_loop, build_network, place
+from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_network, place, recorded_code
 from convsmith.pipeline.finish import finish
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.plan import Plan, plan
-from convsmith.pipeline.prepare import Prepared, pixels, prepare
+from convsmith.pipeline.prepare import Prepared, pixels, prepare, recorded_images
 from convsmith.pipeline.signals import Signals
+from convsmith.pipeline.space import refuse_small_disk, refuse_unwritable, still_needed
 from convsmith.pipeline.start import start_run
 from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import EventLog, RunFolder
@@ -101,7 +102,11 @@ def train(
     signals = Signals()
     with joined() as processes, signals.installed():
         tell = tell if processes.first else silent
+        if processes.first:
+            refuse_unwritable(runs)
         planned = make_plan(recipe, code=code, tell=tell, started=started) if processes.first else None
+        if planned:
+            refuse_small_disk(runs, int(planned[0].estimate["disk_bytes"]))
         resolved = Recipe.from_layers(processes.broadcast(planned[0].recipe.model_dump() if planned else {}))
         prepared = planned[1] if planned else prepare(resolved.data, tell)
         run = RunFolder(Path(processes.broadcast(str(_new_folder(runs, resolved)) if processes.first else "")))
@@ -139,11 +144,10 @@ def resume(run: RunFolder, *, code: Code | None = None, tell: Listener = silent,
         if changed := machine.differences(manifest, present):
             tell(Message("note", f"The last bits may differ from an unbroken run: {'; '.join(changed)}."))
         section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
-        prepared = prepare(section, tell)
-        if recipe.model is not None and manifest["model"]["name"] == OWN and isinstance(code, Code):
-            recorded = manifest["model"]["code"]
-            code = Code(code.path, recorded["name"], recorded["options"], recorded["sha256"])
-        carry_out(Job(run, recipe, prepared, code, processes, signals, tell, time.monotonic()))
+        prepared = prepare(section, tell, known=recorded_images(run))
+        refuse_small_disk(run.path, still_needed(run))
+        own = recorded_code(manifest, code)
+        carry_out(Job(run, recipe, prepared, own, processes, signals, tell, time.monotonic()))
     return run
 
 
@@ -167,9 +171,12 @@ def carry_out(job: Job) -> None:
                 mend=f"Go on with: convsmith resume {job.run.path}",
                 exit_code=loop.stop_reason,
             )
-        if log is not None:
-            with loop.deployed():
+        with loop.deployed():  # all processes take part
+            if log is not None:
                 finish(job.run, model, loop.task, recipe, job.prepared, images, log, job.tell, job.started)
+    except Interrupted as error:
+        error.mend = error.mend or f"Go on with: convsmith resume {job.run.path}"
+        raise
     finally:
         if log is not None:
             log.close()
@@ -216,6 +223,8 @@ class Training:
         self._tune = job.prepared.dataset.indices("tune")
         self._tune_images = images[self._tune]
         self._writer = Writer(job.run.checkpoints) if log is not None else None
+        self._began = 0
+        self._saved: int | None = None
 
     def restore(self) -> None:
         """Load the last whole checkpoint, cut the log to it, and say so; do nothing where there is none."""
@@ -223,6 +232,7 @@ class Training:
         checkpoint = last_checkpoint(job.run.checkpoints)
         if checkpoint is not None:
             self.loop.load_state_dict(checkpoint.state())
+            self._began = self._saved = checkpoint.step
         if self.log is None:
             return
         started_before = job.run.log_path.stat().st_size > 0
@@ -232,7 +242,8 @@ class Training:
                 job.tell(Message("note", f"Passed over a damaged checkpoint: {reason}"))
             job.tell(Message("note", f"Resumed at step {checkpoint.step:,} of {self.loop.total or 0:,}."))
         if started_before:
-            self._append("resumed", self.loop.epoch, self.loop.step, {})
+            damaged = {"damaged": list(checkpoint.damaged)} if checkpoint and checkpoint.damaged else {}
+            self._append("resumed", self.loop.step // len(self.batches), self.loop.step, damaged)
         else:
             self._append("started", 0, 0, {})
 
@@ -240,13 +251,16 @@ class Training:
         """Train to the end; of a budget first through the warm-up, whose speed fixes the number of steps."""
         recipe = self.job.recipe
         warmup = settled(recipe.train.warmup_steps)
-        if recipe.train.steps is None and self.loop.step < warmup:
-            self.loop.total = warmup
-            self._iterate()
-        if recipe.train.steps is None and not self.loop.stop_reason and self.loop.total == warmup:
-            self.loop.total = self._fixed_steps(warmup)
+        # A checkpoint made during the warm-up knows no other total than its end, so the recipe's goes first.
+        self.loop.total = recipe.train.steps or warmup
+        if recipe.train.steps is None:
+            if not self.loop.done:
+                self._iterate()
+            if not self.loop.stop_reason:
+                self.loop.total = self._fixed_steps(warmup)
         self._iterate()
-        self._save()
+        if self._saved != self.loop.step:
+            self._save()
         if self._writer is not None:
             self._writer.wait()
 
@@ -269,15 +283,22 @@ class Training:
         """Turn the budget into a number of steps, in the recipe too, so that the run can be repeated exactly."""
         job = self.job
         steps = warmup
+        with self.watch.during("tune"):
+            self._predict_tune(Event("tune", self.loop.epoch, self.loop.step))
         if self.log is not None:
-            with self.watch.during("tune"):
-                self._predict_tune(Event("tune", self.loop.epoch, self.loop.step))
             elapsed = time.monotonic() - job.started
-            steps = fix_steps(job.recipe, job.prepared.dataset, self.watch, warmup, elapsed)
+            steps = fix_steps(job.recipe, job.prepared.dataset, self.watch, warmup, self._step_seconds(), elapsed)
             recipe = job.recipe.updated({"train.steps": steps})
             job.run.write_text("recipe.yaml", recipe.to_yaml())
             job.tell(Message("note", f"{steps:,} steps fit the budget at the speed that warm-up showed."))
         return job.processes.broadcast(steps)
+
+    def _step_seconds(self) -> float:
+        """Seconds a step has taken; the plan's where none was made since the run was taken up again."""
+        if made := self.loop.step - self._began:
+            return self.watch.seconds["training"] / made
+        estimate = self.job.run.read_json("plan.json")["estimate"]
+        return settled(self.job.recipe.train.batch) / estimate["images_per_second"]
 
     def _predict_tune(self, event: Event) -> None:
         with self.loop.deployed() as model:
@@ -291,12 +312,13 @@ class Training:
         self.job.tell(Message("training", "tune", {"event": Event("tune", event.epoch, event.step, values)}))
 
     def _save(self) -> None:
-        state = self.loop.state_dict()  # all processes take part
-        if self._writer is None or self.log is None:
-            return
-        self._append("checkpoint", self.loop.epoch, self.loop.step, {})
-        with self.loop.deployed() as model:
+        state = self.loop.state_dict()
+        with self.loop.deployed() as model:  # all processes take part in both
+            if self._writer is None or self.log is None:
+                return
+            self._append("checkpoint", self.loop.epoch, self.loop.step, {})
             self._writer.save(state, model.state_dict(), self.log.sync())
+        self._saved = self.loop.step
 
     def _append(self, kind: str, epoch: int, step: int, values: Any) -> None:
         if self.log is not None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,12 +20,15 @@ from torch import nn
 from convsmith.batches import Augment, Batches
 from convsmith.evidence import predict
 from convsmith.tasks import Task
-from convsmith.training import Loop, untouched
+from convsmith.training import Event, Loop, untouched
 
 Precision = Literal["float32", "bfloat16"]
 Layout = Literal["contiguous", "channels_last"]
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 SECONDS = 2.5
 LEAST_STEPS = 3
+STEPS_PER_EPOCH = 16  # what happens once an epoch (its order, its draws) then weighs as it does in training
+MOST_STEPS = 20  # the fastest of so many hardly changes any more
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Speed:
 
     Args:
         precision, layout: the way.
-        seconds_per_step: of training, the fastest of several.
+        seconds_per_step: of training, the median of several.
     """
 
     precision: Precision
@@ -44,7 +48,7 @@ class Speed:
 def measure_steps(
     model: nn.Module,
     task: Task,
-    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    make_optimizer: MakeOptimizer,
     augment: Augment,
     *,
     shape: Sequence[int],
@@ -60,23 +64,26 @@ def measure_steps(
         ways: precision and layout of each candidate.
 
     Returns:
-        One `Speed` per way, in their order; about `SECONDS` are spent in all.
+        One `Speed` per way, in their order; at most about `SECONDS` are spent in all.
     """
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (batch_size, *shape), np.uint8)
-    labels = generator.integers(0, outputs, batch_size)
-    batches = Batches(images, labels, [str(i) for i in range(batch_size)], batch_size=batch_size)
+    count = STEPS_PER_EPOCH * batch_size
+    images = generator.integers(0, 256, (count, *shape), np.uint8)
+    labels = generator.integers(0, outputs, count)
+    batches = Batches(images, labels, [str(i) for i in range(count)], batch_size=batch_size)
     with untouched():
-        runs = [_timed_steps(model, task, make_optimizer, augment, batches, *way) for way in ways]
+        runs = [_stepping(model, task, make_optimizer, augment, batches, *way) for way in ways]
         times: list[list[float]] = [[] for _ in ways]
         started = time.perf_counter()
         for count in itertools.count():
-            if count > LEAST_STEPS and time.perf_counter() - started > SECONDS:
+            if count > MOST_STEPS or (count > LEAST_STEPS and time.perf_counter() - started > SECONDS):
                 break
             for run, taken in zip(runs, times, strict=True):
-                taken.append(next(run))
-    # The first step of each builds kernels and buffers; the fastest of the others is the least disturbed one.
-    return [Speed(*way, min(taken[1:])) for way, taken in zip(ways, times, strict=True)]
+                before = time.perf_counter()
+                next(run)
+                taken.append(time.perf_counter() - before)
+    # The first steps of each build kernels and buffers.
+    return [Speed(*way, statistics.median(taken[2:])) for way, taken in zip(ways, times, strict=True)]
 
 
 def measure_prediction(model: nn.Module, task: Task, augment: Augment, *, shape: Sequence[int]) -> float:
@@ -91,12 +98,20 @@ def measure_prediction(model: nn.Module, task: Task, augment: Augment, *, shape:
     return min(taken) / len(images)
 
 
-def _timed_steps(model, task, make_optimizer, augment, batches, precision, layout):
+def _stepping(
+    model: nn.Module,
+    task: Task,
+    make_optimizer: MakeOptimizer,
+    augment: Augment,
+    batches: Batches,
+    precision: Precision,
+    layout: Layout,
+) -> Iterator[Event]:
+    """One step after another on a copy of the network; each has ended on the device when its event comes."""
     own = copy.deepcopy(model)
     if layout == "channels_last":
-        own.to(memory_format=torch.channels_last)
+        own.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loop = Loop(
         own, task, {"model": make_optimizer(own)}, steps=10**9, transform=augment, precision=precision, report_every=1
     )
-    for event in loop.run(batches):
-        yield len(batches.ids) / event.values["images_per_second"]
+    yield from loop.run(batches)

@@ -22,6 +22,7 @@ from convsmith.networks import MODELS, activation_bytes, count_parameters, fit_d
 from convsmith.pipeline.build import OWN, Code, ModelFunction, build_augment, build_network, build_optimizer, build_task
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.measure import Layout, Precision, measure_prediction, measure_steps
+from convsmith.pipeline.space import run_bytes
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.records import Choice, Record
 from convsmith.registry import suggestion
@@ -43,7 +44,7 @@ class Plan(Record):
         recipe: resolved.
         choices: every decision, in the order they were made.
         estimate: `seconds` of the whole command, `training_seconds`, `prediction_seconds_per_image`, `memory_bytes`,
-            `steps`, `images_per_second`.
+            `disk_bytes`, `steps`, `images_per_second`.
     """
 
     recipe: Recipe
@@ -190,10 +191,16 @@ def _statistics(planner: Planner) -> tuple[tuple[float, ...], tuple[float, ...]]
     image = planner.recipe.image
     indices = planner.dataset.indices("train")
     chosen = indices[np.linspace(0, len(indices) - 1, min(STATISTICS_SAMPLE, len(indices))).astype(int)]
-    size, fit, channels = settled(image.size), settled(image.fit), settled(image.channels)
-    pictures = (planner.dataset.read(int(index)) for index in chosen)
-    stack = np.stack([evaluation_pixels(picture, size=size, fit=fit, channels=channels) for picture in pictures])
-    values = stack.astype(np.float64) / 255.0
+    pictures = [
+        evaluation_pixels(
+            planner.dataset.read(int(index)),
+            size=settled(image.size),
+            fit=settled(image.fit),
+            channels=settled(image.channels),
+        )
+        for index in chosen
+    ]
+    values = np.stack(pictures).astype(np.float64) / 255.0
     mean, std = values.mean(axis=(0, 1, 2)), values.std(axis=(0, 1, 2))
     return tuple(round(float(m), 4) for m in mean), tuple(round(max(float(s), 1e-3), 4) for s in std)
 
@@ -353,6 +360,9 @@ def _finished(planner: Planner, model: nn.Module, seconds_per_step: float, predi
         "training_seconds": round(training, 1),
         "prediction_seconds_per_image": prediction,
         "memory_bytes": int(memory),
+        "disk_bytes": run_bytes(
+            weights=parameters, predicted=final_images(planner.dataset), classes=len(planner.dataset.classes)
+        ),
         "steps": steps,
         "images_per_second": round(settled(recipe.train.batch) / seconds_per_step, 1),
     }

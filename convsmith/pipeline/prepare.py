@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from convsmith.errors import DataError
-from convsmith.images import Dataset, assign_roles, audit, open_source, pixel_cache
+from convsmith.images import Dataset, assign_roles, audit, open_source, pixel_cache, split_rows
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.recipe import Data, Image, settled
+from convsmith.run_folder import RunFolder
+
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,21 @@ class Prepared:
     audit: Mapping[str, Any]
 
 
-def prepare(data: Data, tell: Listener, *, divide: bool = True) -> Prepared:
+def prepare(
+    data: Data, tell: Listener, *, divide: bool = True, known: Mapping[str, tuple[str, str]] | None = None
+) -> Prepared:
     """Open, audit and divide the images that a recipe names.
 
     Args:
         data: the recipe's section; where it holds a fingerprint, the images must still be those.
-        divide: whether to give roles; without, all images keep the roles of their source.
+        divide: whether to give roles; without, all images keep the roles of their source, and one class is enough.
+        known: class and content of each image by id, as they were, so that a difference can be named.
 
     Raises:
         DataError: the images cannot be used, or are not those the recipe was made with.
     """
     tell(Message("stage", f"Reading {data.source}"))
-    dataset, notes = open_source(str(data.source), limit=data.limit)
+    dataset, notes = open_source(str(data.source), limit=data.limit, min_classes=2 if divide else 1)
     dataset, found = audit(
         dataset,
         notes,
@@ -46,8 +54,8 @@ def prepare(data: Data, tell: Listener, *, divide: bool = True) -> Prepared:
     )
     if data.fingerprint and dataset.fingerprint != data.fingerprint:
         raise DataError(
-            f"The images of {data.source} are not those of the recipe: fingerprint {dataset.fingerprint[:12]}…, "
-            f"expected {data.fingerprint[:12]}….",
+            f"The images of {data.source} are not those of the recipe: {_difference(dataset, known or {})}fingerprint "
+            f"{dataset.fingerprint[:12]}…, expected {data.fingerprint[:12]}….",
             mend="Put back what was added, removed or changed, or train anew without the recipe's data.fingerprint.",
         )
     if divide:
@@ -64,4 +72,31 @@ def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
         fit=settled(image.fit),
         channels=settled(image.channels),
         progress=lambda done, total: tell(Message("stage", "Decoding images", {"done": done, "total": total})),
+        note=lambda text: tell(Message("note", text)),
     )
+
+
+def recorded_images(run: RunFolder) -> dict[str, tuple[str, str]]:
+    """Class and SHA-256 of each image by id, as a run's `split.csv` holds them; nothing where it is missing."""
+    if not run.has("split.csv"):
+        return {}
+    rows = csv.DictReader(io.StringIO(run.read_text("split.csv")))
+    return {row["id"]: (row["class"], row["sha256"]) for row in rows}
+
+
+def _difference(dataset: Dataset, known: Mapping[str, tuple[str, str]]) -> str:
+    """What was added, removed or changed, with examples; empty where nothing is known."""
+    if not known:
+        return ""
+    present = {row["id"]: (row["class"], row["sha256"]) for row in split_rows(dataset)}
+    kinds = {
+        "added": [name for name in present if name not in known],
+        "removed": [name for name in known if name not in present],
+        "changed": [name for name in present if name in known and known[name] != present[name]],
+    }
+    parts = [
+        f"{len(names):,} {kind} ({', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''})"
+        for kind, names in kinds.items()
+        if names
+    ]
+    return "; ".join(parts) + "; " if parts else ""

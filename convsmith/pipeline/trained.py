@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from torch import nn
@@ -14,7 +15,7 @@ from convsmith.errors import RunError
 from convsmith.evaluation.metrics import log_softmax
 from convsmith.evidence import predict
 from convsmith.images import evaluation_pixels
-from convsmith.pipeline.build import OWN, Code, ModelFunction, build_network, build_task
+from convsmith.pipeline.build import Code, ModelFunction, build_network, build_task, recorded_code
 from convsmith.pipeline.finish import answer, save_arrays
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.messages import Listener, silent
@@ -48,8 +49,9 @@ class Trained:
     def see(self, image: np.ndarray) -> np.ndarray:
         """A decoded picture uint8 `[H, W, C]` as the network sees it, uint8 `[C, size, size]`."""
         section = self.recipe.image
-        size, fit, channels = settled(section.size), settled(section.fit), settled(section.channels)
-        seen = evaluation_pixels(image, size=size, fit=fit, channels=channels)
+        seen = evaluation_pixels(
+            image, size=settled(section.size), fit=settled(section.fit), channels=settled(section.channels)
+        )
         return np.ascontiguousarray(seen.transpose(2, 0, 1))
 
     def logits(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
@@ -86,14 +88,6 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
     checkpoint.load_weights(model)
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
     return Trained(run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes)
-
-
-def recorded_code(manifest: Mapping[str, Any], code: Code | ModelFunction | None) -> Code | ModelFunction | None:
-    """The user's file with the name, options and hash that the run recorded."""
-    if manifest["model"]["name"] != OWN or not isinstance(code, Code):
-        return code
-    held = manifest["model"]["code"]
-    return Code(code.path, held["name"], held["options"], held["sha256"])
 
 
 def evaluate_on(
@@ -149,7 +143,7 @@ def _load_answers(path: Any, split: str, majority: int | None) -> Answers:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None
     classes = tuple(str(name) for name in arrays.pop("classes"))
     arrays.pop("split")

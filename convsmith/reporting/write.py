@@ -13,8 +13,6 @@ from convsmith.reporting.page import render
 from convsmith.reporting.run_records import read_records
 from convsmith.run_folder import RunFolder, read_log
 
-TONES = {"good": "good", "partial": "mixed", "chance": "chance", "unsure": "small", "unknown": "mixed"}
-
 
 def write_report(run: RunFolder) -> Path:
     """Diagnose a run anew and write `findings.json` and `report.html`.
@@ -31,8 +29,7 @@ def write_report(run: RunFolder) -> Path:
     findings = diagnose(Evidence(results, read_log(run.log_path), plan, manifest, audit, recipe))
     roles = {row["id"]: row["role"] for row in csv.DictReader(io.StringIO(run.read_text("split.csv")))}
     words = verdict(results, findings, audit=audit, roles=roles, run=str(run.path))
-    first_screen = {**words.to_json(), "certainty": words.right, "tone": TONES[words.kind]}
-    record = {"findings": [finding.to_json() for finding in findings], "verdict": first_screen}
+    record = {"findings": [finding.to_json() for finding in findings], "verdict": words.to_json()}
     run.write_json("findings.json", record)
     run.write_text("report.html", render(read_records(run.path)))
     return run.report

@@ -3,7 +3,9 @@
 One is a folder `checkpoints/<step>/` with `weights.safetensors` (what will be used: averaged where that is on),
 `state.pt` (raw weights and all the rest, plain values only) and `digest.json` (their SHA-256). Its order of writing:
 the log to disk, a temporary folder, each file to disk, rename, the parent folder to disk, `last.json`, and only then
-are older ones deleted. So whatever `last.json` names is whole, and where it is damaged later an older one is there.
+are older ones deleted. So whatever `last.json` names is whole, and where it is damaged later an older one is there. One
+that is written a second time (a run that was stopped where it was resumed) is moved aside, not deleted, until the new
+one stands.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from convsmith.run_folder import disk_errors, dump_json, rename, sync_folder, wr
 
 KEEP = 2
 TEMPORARY = ".saving"
+REPLACED = ".replaced"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Checkpoint:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            reason = str(error).splitlines()[0][:200]
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise CheckpointError(
                 f"{path} is refused: {reason}.", mend="Only tensors and plain values are loaded."
             ) from None
@@ -117,24 +120,30 @@ def write_checkpoint(
     tensors, aliases = weights
     files = {"state.pt": buffer.getvalue(), "weights.safetensors": safetensors.torch.save(tensors, aliases)}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files["digest.json"] = dump_json({"schema": 1, "step": step, "log_bytes": log_bytes, "sha256": digests})
-    temporary, final = folder / f"{TEMPORARY}-{step}", folder / str(step)
+    record = {"schema": 1, "step": step, "log_bytes": log_bytes, "sha256": digests}
+    files["digest.json"] = dump_json({**record, "record": _digest(record)})
+    temporary, final, replaced = (folder / name for name in (f"{TEMPORARY}-{step}", str(step), f"{REPLACED}-{step}"))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         for name, data in files.items():
             write_file(temporary / name, data)
         sync_folder(temporary)
-        if final.exists():  # a run that was resumed from an older checkpoint comes by here again
-            shutil.rmtree(final)
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            rename(final, replaced)
         rename(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(folder)
     write_atomically(folder.parent / "last.json", dump_json({"checkpoint": f"checkpoints/{step}", "step": step}))
-    for old in _steps(folder)[:-KEEP]:
-        shutil.rmtree(folder / str(old), ignore_errors=True)
+    # A later step can only be a damaged one that was passed over, and what is hidden was left by a kill.
+    earlier = [old for old, _ in _found(folder) if old < step]
+    kept = {str(number) for number in (step, *earlier[-KEEP + 1 :])}
+    for path in list(folder.iterdir()):
+        if path.name not in kept and (path.name.isdigit() or path.name.startswith((TEMPORARY, REPLACED))):
+            shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -148,8 +157,7 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
         CheckpointError: there are checkpoints, and all are damaged.
     """
     damaged: list[str] = []
-    for step in reversed(_steps(folder)):
-        path = folder / str(step)
+    for step, path in reversed(_found(folder)):
         try:
             record = verify(path)
         except CheckpointError as error:
@@ -167,6 +175,8 @@ def verify(path: Path) -> Mapping[str, Any]:
     """Compare a checkpoint's files with their recorded digests and return its `digest.json`."""
     try:
         record = json.loads((path / "digest.json").read_bytes())
+        if record.pop("record") != _digest(record):
+            raise CheckpointError(f"{path / 'digest.json'} is damaged: it does not match its own digest.")
         for name, expected in record["sha256"].items():
             found = hashlib.sha256((path / Path(name).name).read_bytes()).hexdigest()
             if found != expected:
@@ -227,5 +237,14 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dump_json(record)).hexdigest()
+
+
+def _found(folder: Path) -> list[tuple[int, Path]]:
+    """Checkpoints by step, the one to prefer last: a replaced one counts where a kill came between the two renames."""
+    if not folder.is_dir():
+        return []
+    named = ((path.name.removeprefix(f"{REPLACED}-"), path) for path in folder.iterdir())
+    found = [(int(name), not path.name.startswith(REPLACED), path) for name, path in named if name.isdigit()]
+    return [(step, path) for step, _, path in sorted(found)]

@@ -12,6 +12,7 @@ added up there and read when a `progress` or `epoch` event is due.
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from convsmith.batches import Batch, Batches, Sequence
 from convsmith.errors import UsageError
+from convsmith.registry import suggestion
 from convsmith.tasks import Task
 from convsmith.training import random_state
 from convsmith.training.averaging import Average
@@ -98,7 +100,7 @@ class Loop:
         self.transform = transform
         self.average = Average(model, average) if average is not None else None
         self.clip = clip
-        self.every = {"progress": report_every, "tune": tune_every, "checkpoint": checkpoint_every}
+        self.every: dict[Kind, int] = {"progress": report_every, "tune": tune_every, "checkpoint": checkpoint_every}
         self.trace = trace
         self.processes = processes
         self.step = 0
@@ -155,6 +157,7 @@ class Loop:
                 yield from self._due(length)
         finally:
             self.processes.settle()
+        self.stop_reason = self.processes.largest(self.stop_reason)  # a late request reached one process only
         yield Event("stopped", self.epoch, self.step, {"reason": self.stop_reason, "done": self.done})
 
     @contextlib.contextmanager
@@ -182,10 +185,10 @@ class Loop:
         self.step, self.total = state["step"], state["total"]
         self.model.load_state_dict(state["model"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # it would keep the tensors it is given
         if self.average:
             self.average.load_state_dict(state["average"])
-        self._sums.load_state_dict(state["sums"] if self.processes.first else {})
+        self._sums.load_state_dict(state["sums"], share=float(self.processes.first))
         random = state["random"]
         random_state.restore(random[self.processes.rank % len(random)])
 
@@ -211,10 +214,17 @@ class Loop:
             self.average.update()
 
     def _update(self, name: str, loss_sum: Tensor, count: int | Tensor, *, counts: bool) -> None:
+        if name not in self.optimizers:
+            raise UsageError(
+                f"Task {self.task.name!r} trains the parameter group {name!r}, but there is no optimiser of that name.",
+                mend=suggestion(name, self.optimizers),
+            )
         optimizer, parameters = self.optimizers[name], self._parameters[name]
         if not counts:
             loss_sum, count = loss_sum * 0.0, 0
         total = self.processes.total(count, self.device)
+        # Where nothing counted (all pixels ignored), the sum is zero and so must be the gradient, not 0 / 0.
+        total = total.masked_fill(total == 0, 1) if isinstance(total, Tensor) else total or 1
         optimizer.zero_grad()
         torch.autograd.backward(loss_sum / total, inputs=parameters if len(self.optimizers) > 1 else None)
         self.processes.sum_gradients(parameters)
@@ -230,15 +240,13 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else contextlib.nullcontext()
 
     def _due(self, length: int) -> Iterator[Event]:
-        """The events due after a step; none in most."""
+        """The events due after a step; none in most. What the caller does meanwhile does not count as training."""
+        kinds: list[Kind] = [kind for kind, every in self.every.items() if every and self.step % every == 0]
         if self.step % length == 0:
-            yield self._report("epoch")
-        elif (every := self.every["progress"]) and self.step % every == 0:
-            yield self._report("progress")
-        for kind in ("tune", "checkpoint"):
-            if (every := self.every[kind]) and self.step % every == 0:
-                yield Event(kind, self.epoch, self.step)
-                self._sums.start()
+            kinds = ["epoch", *(kind for kind in kinds if kind != "progress")]
+        for kind in kinds:
+            yield self._report(kind) if kind in {"epoch", "progress"} else Event(kind, self.epoch, self.step)
+            self._sums.start()
 
     def _report(self, kind: Kind) -> Event:
         rate = next(iter(self.optimizers.values())).param_groups[0]["lr"]
@@ -271,7 +279,7 @@ class Sums:
         """Add one batch's loss; nothing waits."""
         if name in self._losses:
             self._losses[name] += loss_sum
-            self._counts[name] += count
+            self._counts[name] = self._counts[name] + count  # not in place: the tensor is the task's
         else:
             self._losses[name], self._counts[name] = loss_sum.clone(), count
 
@@ -303,10 +311,14 @@ class Sums:
             for name, loss in sorted(self._losses.items())
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
-        self._losses = {name: loss.to(self._device) for name, (loss, _) in state.items()}
-        self._counts = {name: count for name, (_, count) in state.items()}
+    def load_state_dict(self, state: Mapping[str, Any], *, share: float = 1.0) -> None:
+        """Take back what `state_dict` returned, times `share`: all processes hold the same names, one the sums."""
+        self._losses = {name: loss.to(self._device) * share for name, (loss, _) in state.items()}
+        counts = {name: count for name, (_, count) in state.items()}
+        self._counts = {
+            name: share * (count.to(self._device) if isinstance(count, Tensor) else count)
+            for name, count in counts.items()
+        }
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

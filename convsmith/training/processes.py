@@ -65,6 +65,14 @@ class Processes:
             self._pending[0].wait()
             self._pending = None
 
+    def largest(self, number: int) -> int:
+        """The largest `number` of all processes, now."""
+        if self.world == 1:
+            return number
+        flag = torch.tensor([number])
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return int(flag)
+
     def total(self, count: int | Tensor, device: torch.device) -> int | Tensor:
         """The sum of `count` over all processes; stays on the device."""
         if self.world == 1:

@@ -23,6 +23,8 @@ def constant(warmup_steps: int = 0) -> Schedule:
 def one_cycle(warmup_steps: int = 0, start: float = 0.1, final: float = 0.0) -> Schedule:
     """Up in a straight line from `start`, then down in a straight line to `final`, both as shares of the peak.
 
+    The last step is one before the end of the line, so that no step is spent at a rate of zero.
+
     Source: Smith & Topin 2018, "Super-Convergence", with linear legs and without their momentum cycle.
     """
     return _after_warmup(warmup_steps, start, lambda fraction: 1.0 + (final - 1.0) * fraction)
@@ -52,6 +54,6 @@ def _after_warmup(warmup_steps: int, start: float, anneal: Callable[[float], flo
     def factor(step: int, total: int) -> float:
         if step < warmup_steps:
             return start + (1.0 - start) * (step + 1) / warmup_steps
-        return anneal(min(1.0, (step - warmup_steps + 1) / max(1, total - warmup_steps)))
+        return anneal(min(1.0, (step - warmup_steps) / max(1, total - warmup_steps)))
 
     return factor

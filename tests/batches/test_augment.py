@@ -152,6 +152,13 @@ def test_adding_an_operation_leaves_the_draws_of_the_others():
     assert 4 < untouched.sum() < 20
 
 
+def test_a_batch_is_augmented_by_what_is_drawn_for_its_keys_and_the_seed():
+    batch, erasing = batch_of(), Erasing(p=1.0)
+    expected = erasing.apply(batch.images, batch.targets, erasing.draw(Keys(batch.keys, 7)))[0]
+    assert torch.allclose(Augment([erasing], normalize=RAW, seed=7)(batch).images, expected.float(), atol=1e-3)
+    assert not torch.allclose(Augment([erasing], normalize=RAW, seed=8)(batch).images, expected.float(), atol=1e-3)
+
+
 def test_motions_come_first_and_the_rest_in_their_order():
     batch = batch_of()
     listed_last = Augment([Erasing(p=1.0), Flip(p=1.0)], normalize=RAW)(batch).images

@@ -91,6 +91,7 @@ def results(counts: np.ndarray, names: Sequence[str], ids: Sequence[str] = ()) -
     for k, name in enumerate(names):
         images, said, hit = int(counts[k].sum()), int(counts[:, k].sum()), int(counts[k, k])
         f1 = about(2 * hit / (images + said), 1 / math.sqrt(images), images) if images else proportion(0, 0)
+        f1["high"] = min(f1["high"], 1.0) if images else None
         per_class.append(
             {
                 "name": name,

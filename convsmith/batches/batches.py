@@ -54,6 +54,8 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with images and targets on `device`; keys and indices stay where draws are made."""
+        if self.images.device == device and self.targets.device == device:
+            return self
         images = self.images.to(device, non_blocking=non_blocking)
         return replace(self, images=images, targets=self.targets.to(device, non_blocking=non_blocking))
 

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from compared import EXACT, STEPS, batches, differing, end
+from compared import EPOCH, EXACT, STEPS, batches, differing, end
 from typed import SMALL, Started, only_run, steps_logged, typed
 
 GENERATOR = random.Random(3)
@@ -70,7 +70,7 @@ def test_each_image_is_seen_once_an_epoch_with_draws_of_its_own(uninterrupted: P
     """What the comparisons above compare: without it they would prove nothing."""
     seen = batches(uninterrupted)
     assert [step for step, _, _ in seen] == list(range(1, STEPS + 1))
-    epochs = [[name for _, ids, _ in seen[start : start + 6] for name in ids] for start in range(0, STEPS, 6)]
+    epochs = [[name for _, ids, _ in seen[start : start + EPOCH] for name in ids] for start in range(0, STEPS, EPOCH)]
     assert all(len(names) == len(set(names)) == 42 for names in epochs)
     assert len({tuple(names) for names in epochs}) == len(epochs)
     draws = [draw for _, _, digests in seen for draw in digests]

@@ -1,0 +1,65 @@
+"""Write the README's table of figures from the JSON that the benchmarks left.
+
+    python benchmarks/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Question, figure, and the command that measures it again."""
+    for name, command in (("digits", "make bench-digits"), ("fashion-mnist", "make bench-fashion")):
+        record = _read(f"accuracy-{name}.json")
+        if record:
+            seeds = len(record["rows"])
+            figure = (
+                f"{record['mean']:.2%} (deviation {record['deviation']:.2%}, {seeds} seeds); "
+                f"{record['median_seconds']:.0f} s in all, {record['median_training_seconds']:.0f} s training"
+            )
+            yield f"`{record['question'].removeprefix('test accuracy of ')}` on {record['cores']} cores", figure, command
+    record = _read("loop.json")
+    if record:
+        parts = [f"{name} {row['ratio_median']:.2f}" for name, row in record["rows"].items()]
+        step = record["rows"]["convsmith"]["bare_ms_per_step"]
+        yield f"Speed of the loop as a share of bare PyTorch, step of {step:.1f} ms", ", ".join(parts), "make bench-loop"
+
+
+def table() -> str:
+    """The table as Markdown."""
+    lines = ["| measured | figure | again with |", "|---|---|---|"]
+    lines += [f"| {question} | {figure} | `{command}` |" for question, figure, command in rows()]
+    return "\n".join(lines)
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    arguments = parser.parse_args()
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    new = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    if arguments.check:
+        return 0 if new == text else 1
+    README.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

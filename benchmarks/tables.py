@@ -27,12 +27,13 @@ def rows() -> Iterator[tuple[str, str, str]]:
                 f"{record['mean']:.2%} (deviation {record['deviation']:.2%}, {seeds} seeds); "
                 f"{record['median_seconds']:.0f} s in all, {record['median_training_seconds']:.0f} s training"
             )
-            yield f"`{record['question'].removeprefix('test accuracy of ')}` on {record['cores']} cores", figure, command
+            asked = record["question"].removeprefix("test accuracy of ")
+            yield f"`{asked}` on {record['cores']} cores", figure, command
     record = _read("loop.json")
     if record:
         parts = [f"{name} {row['ratio_median']:.2f}" for name, row in record["rows"].items()]
         step = record["rows"]["convsmith"]["bare_ms_per_step"]
-        yield f"Speed of the loop as a share of bare PyTorch, step of {step:.1f} ms", ", ".join(parts), "make bench-loop"
+        yield f"Steps per second as a share of a bare loop of {step:.1f} ms", ", ".join(parts), "make bench-loop"
 
 
 def table() -> str:

@@ -40,13 +40,14 @@ class Typed:
 
 def typed(*arguments: object, stdin: str = "") -> Typed:
     """Run a command in this process."""
-    from convsmith.cli.commands import run
+    from convsmith.cli import commands
 
+    commands.STARTED = time.monotonic()
     out, err, former = io.StringIO(), io.StringIO(), sys.stdin
     sys.stdin = io.StringIO(stdin)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run([str(argument) for argument in arguments])
+            code = commands.run([str(argument) for argument in arguments])
     finally:
         sys.stdin = former
     return Typed(code, out.getvalue(), err.getvalue())

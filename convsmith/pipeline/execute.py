@@ -26,7 +26,7 @@ from convsmith.pipeline.space import refuse_small_disk, refuse_unwritable, still
 from convsmith.pipeline.start import start_run
 from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import EventLog, RunFolder
-from convsmith.training import Event, Loop, Processes, Writer, joined, last_checkpoint
+from convsmith.training import Event, Loop, Processes, Writer, joined, last_checkpoint, untouched
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,11 @@ def resume(run: RunFolder, *, code: Code | None = None, tell: Listener = silent,
     return run
 
 
+@untouched()
 def carry_out(job: Job) -> None:
     """Train from the last checkpoint, or from the beginning where there is none, to the report."""
     recipe, dataset = job.recipe, job.prepared.dataset
-    images = pixels(dataset, recipe.image, job.tell)
+    images = shared_pixels(job)
     device = machine.choose_device(recipe.train.device)
     model = place(build_network(recipe, len(dataset.classes), job.code), recipe, device)
     loop = build_loop(recipe, model, job.processes)
@@ -180,6 +181,17 @@ def carry_out(job: Job) -> None:
     finally:
         if log is not None:
             log.close()
+
+
+def shared_pixels(job: Job) -> np.ndarray:
+    """The pixels of all images; the first process makes them where they are not cached yet, and the others wait."""
+
+    def made() -> np.ndarray:
+        return pixels(job.prepared.dataset, job.recipe.image, job.tell)
+
+    images = made() if job.processes.first else None
+    job.processes.broadcast(None)
+    return made() if images is None else images
 
 
 def make_batches(

@@ -26,7 +26,7 @@ from convsmith.pipeline.space import run_bytes
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.records import Choice, Record
 from convsmith.registry import suggestion
-from convsmith.training import OPTIMIZERS, SCHEDULES
+from convsmith.training import OPTIMIZERS, SCHEDULES, untouched
 
 LARGEST_AUTOMATIC_SIZE = 64
 STATISTICS_SAMPLE = 512
@@ -89,6 +89,7 @@ class Planner:
         return len(self.dataset.indices("train"))
 
 
+@untouched()
 def plan(
     recipe: Recipe,
     dataset: Dataset,
@@ -183,7 +184,9 @@ def _choose_pixels(planner: Planner) -> None:
     planner.choose(
         "image.mean", mean, "measured on training images", images=min(STATISTICS_SAMPLE, planner.train_count)
     )
-    planner.choose("image.std", std, "measured on training images")
+    planner.choose(
+        "image.std", std, "measured on training images", images=min(STATISTICS_SAMPLE, planner.train_count)
+    )
 
 
 def _statistics(planner: Planner) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -237,7 +240,9 @@ def _preset(planner: Planner) -> tuple[str, str]:
     names = planner.dataset.classes
     if all(len(name) <= 2 and name.isalnum() for name in names):
         return "digits", "the classes are characters, which a flip would change; shifts and small turns do not"
-    return "objects", "a mirrored or shifted object is still that object"
+    if settled(planner.recipe.image.channels) == 1 and settled(planner.recipe.image.size) <= 32:
+        return "clothes", "small grey pictures bear a mirror and a shift of one pixel, and not much more"
+    return "objects", "a mirrored, shifted or partly covered object is still that object"
 
 
 def _choose_optimisation(planner: Planner) -> None:

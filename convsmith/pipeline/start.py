@@ -84,7 +84,7 @@ def _source_hash(function: Any) -> str | None:
 
 def _split_csv(dataset: Dataset) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", "role", "class", "group", "sha256"])
+    writer = csv.DictWriter(buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n")
+    writer.writeheader()
     writer.writerows(split_rows(dataset))
     return buffer.getvalue()

@@ -162,7 +162,10 @@ class Loop:
 
     @contextlib.contextmanager
     def deployed(self) -> Iterator[nn.Module]:
-        """The model as it would be used now: averaged weights and the first process's buffers; raw again after."""
+        """The model as it would be used now: averaged weights and the first process's buffers; raw again after.
+
+        All processes of the run take part.
+        """
         self.processes.share_buffers(self.model)
         with self.average.applied() if self.average else contextlib.nullcontext():
             yield self.model

@@ -10,6 +10,8 @@ pair runs both sides in turn in one process; the figure is the median of the rat
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import platform
@@ -109,7 +111,10 @@ class Torch(torch.utils.data.Dataset):
 
 
 def lightning(steps: int) -> float:
-    """Steps per second of Lightning's Trainer with its defaults, progress bar and checkpoints off, CSV logging on."""
+    """Steps per second of Lightning's Trainer: its defaults with CSV logging; progress bar and checkpoints off.
+
+    Its clock starts with the first step, so that setting up the Trainer does not count.
+    """
     import lightning as L
     from lightning.pytorch.loggers import CSVLogger
 
@@ -117,8 +122,10 @@ def lightning(steps: int) -> float:
         def __init__(self) -> None:
             super().__init__()
             self.model = network()
+            self.started = 0.0
 
         def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
+            self.started = self.started or time.perf_counter()
             loss = F.cross_entropy(self.model(prepare(batch[0])), batch[1])
             self.log("loss", loss)
             return loss
@@ -126,32 +133,33 @@ def lightning(steps: int) -> float:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return optimizer(self.model)
 
-    with tempfile.TemporaryDirectory() as folder:
+        def on_train_end(self) -> None:
+            self.seconds = time.perf_counter() - self.started
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         trainer = L.Trainer(
             max_steps=steps, accelerator="cpu", logger=CSVLogger(folder), enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder,
         )  # fmt: skip
-        loader = torch.utils.data.DataLoader(Torch(steps), batch_size=None)
-        started = time.perf_counter()
-        trainer.fit(Module(), loader)
-        return steps / (time.perf_counter() - started)
+        module = Module()
+        trainer.fit(module, torch.utils.data.DataLoader(Torch(steps), batch_size=None))
+        return steps / module.seconds
 
 
 def fastai(steps: int) -> float:
-    """Steps per second of fastai's Learner with its recorder, progress bar off."""
+    """Steps per second of fastai's Learner with its recorder, without a progress bar; its validation is one batch."""
     from fastai.basics import DataLoader, DataLoaders, Learner, OptimWrapper
 
-    loader = DataLoader(Torch(steps), bs=None, num_workers=0)
+    loaders = (DataLoader(Torch(count), bs=None, num_workers=0) for count in (steps, 1))
     model = network()
     learner = Learner(
-        DataLoaders(loader, loader), nn.Sequential(Prepare(), model), loss_func=nn.CrossEntropyLoss(),
+        DataLoaders(*loaders), nn.Sequential(Prepare(), model), loss_func=nn.CrossEntropyLoss(),
         opt_func=lambda parameters, lr: OptimWrapper(opt=optimizer(model)), lr=0.01,
     )  # fmt: skip
-    learner.validate = None
-    with learner.no_bar(), learner.no_logging():
-        started = time.perf_counter()
-        learner.fit(1, cbs=None)
-        return steps / (time.perf_counter() - started)
+    learner.logger = lambda row: None
+    started = time.perf_counter()
+    learner.fit(1)
+    return steps / (time.perf_counter() - started)
 
 
 class Prepare(nn.Module):
@@ -189,7 +197,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/loop.json"))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    for logger in ("lightning.pytorch", "lightning.fabric"):
+    for logger in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     sides: dict[str, Side] = {"convsmith": convsmith, "lightning": lightning, "fastai": fastai}
     bare(50)

@@ -1,6 +1,6 @@
 """Write the README's table of figures from the JSON that the benchmarks left.
 
-    python benchmarks/tables.py [--check]
+python benchmarks/tables.py [--check]
 """
 
 from __future__ import annotations

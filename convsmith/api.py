@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
 from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
-from convsmith.pipeline import Code, Listener, ModelFunction, Trained, silent
+from convsmith.pipeline import Code, Listener, ModelFunction, Trained
 from convsmith.recipe import Recipe, load_layer, nested
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
@@ -54,7 +55,7 @@ def train(
     device: str | None = None,
     name: str | None = None,
     runs: str | Path = "runs",
-    listener: Listener = silent,
+    listener: Listener | None = None,
 ) -> Run:
     """Train a network and return its finished run.
 
@@ -69,7 +70,8 @@ def train(
         device: `cpu`, `cuda`, `mps`; by default whichever is there.
         name: what to call the run.
         runs: where its folder is made.
-        listener: is told what happens, see `pipeline.Message`.
+        listener: is told what happens, see `pipeline.Message`; by default progress is shown where a person looks on (a
+            terminal or a notebook), and nothing elsewhere.
 
     Raises:
         ConvsmithError: whatever stands in the way, as its subclasses say.
@@ -86,7 +88,9 @@ def train(
     }  # fmt: skip
     given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
     resolved = Recipe.from_layers(base, *(nested(key, value) for key, value in given.items()))
-    return Run(pipeline.train(resolved, runs=Path(runs), code=code, tell=listener, started=started), code=code)
+    with pipeline.Progress(quiet=not _watched()) as progress:
+        folder = pipeline.train(resolved, runs=Path(runs), code=code, tell=listener or progress, started=started)
+    return Run(folder, code=code)
 
 
 def load_run(path: str | Path, *, code: str | Path | ModelFunction | None = None, runs: str | Path = "runs") -> Run:
@@ -217,6 +221,11 @@ def _decoded(picture: Picture) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
         raise UsageError(f"A picture is {array.dtype} {list(picture.shape)}; expected uint8 [H, W] or [H, W, 1 or 3].")
     return array
+
+
+def _watched() -> bool:
+    """Whether someone looks on: a terminal, or a notebook's kernel."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str | None]:

@@ -115,6 +115,7 @@ class Train(Section):
     checkpoint_every: int | Auto = "auto"
     tune_every: int | Auto = Field(default="auto", description="steps between looks at the tune images; 0 is never")
     log_ids: bool = False
+    deterministic: bool = Field(default=False, description="refuse operations that differ from run to run on a GPU")
 
     @field_validator("budget", mode="before")
     @classmethod

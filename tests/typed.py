@@ -79,6 +79,8 @@ class Started:
         context.set_forkserver_preload(PRELOADED)
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "out.txt", folder / "err.txt"
+        for path in (self._out, self._err):
+            path.touch()
         words = [str(argument) for argument in arguments]
         self.process = context.Process(target=_child, args=(words, str(self._out), str(self._err), dict(os.environ)))
         self.process.start()

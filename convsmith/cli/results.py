@@ -81,14 +81,14 @@ def evaluate(
     """Show RUN's figures, computed anew from its recorded predictions; with --data, measure it on other images."""
     folder = options.found(run, runs)
     from convsmith import pipeline
-    from convsmith.cli.show import Progress, print_split
+    from convsmith.cli.show import print_split
 
     if data is None:
         results = pipeline.rescore(folder)
         split = next(name for name in ("test", "tune", "train") if name in results["splits"])
         result, place = results["splits"][split], "results.json"
     else:
-        with Progress(quiet=quiet) as tell:
+        with pipeline.Progress(quiet=quiet) as tell:
             trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
             result, place = pipeline.evaluate_on(trained, data, limit=limit, tell=tell)
         split = data
@@ -104,7 +104,8 @@ def _print_classes(result: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from convsmith.cli.show import estimate_cells, plain_console
+    from convsmith.cli.show import estimate_cells
+    from convsmith.pipeline.progress import plain_console
     from convsmith.records import Estimate
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +43,14 @@ Nothing is changed in your folder. What is chosen for you is printed with its re
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Of initialisation, order and augmentation; the split has its own."
 )
+@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Make so many runs, of one seed after another.")
 @click.option("--device", help="cpu, cuda, mps or auto.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @options.as_json
 @options.open_
 @options.common
 def train(
-    data: str | None, *, runs: Path, quiet: bool, as_json: bool, open_: bool, dry_run: bool, **asked: Any
+    data: str | None, *, runs: Path, quiet: bool, as_json: bool, open_: bool, dry_run: bool, seeds: int, **asked: Any
 ) -> int | None:
     """Train a network on DATA: a folder of class folders, or a named set such as digits.
 
@@ -64,21 +68,29 @@ def train(
 
     recipe, code = _asked(data, **asked)
     from convsmith import pipeline
-    from convsmith.cli.show import Progress, plan_json, print_plan
+    from convsmith.cli.show import plan_json, print_seeds
 
     if dry_run:
-        with Progress(quiet=quiet, plan=False) as tell:
+        with pipeline.Progress(quiet=quiet, plan=False) as tell:
             made, prepared = pipeline.make_plan(recipe, code=code, tell=tell, started=STARTED)
-        click.echo(plan_json(made)) if as_json else print_plan(
-            made, prepared.audit, prepared.dataset.classes, err=False
-        )
-        options.hint(f"convsmith train {data or ''} without --dry-run", quiet=quiet)
+        if as_json:
+            click.echo(plan_json(made))
+        else:
+            pipeline.print_plan(made, prepared.audit, prepared.dataset.classes)
+        options.hint("the same command without --dry-run", quiet=quiet)
         return None
-    import sys
-
-    with Progress(quiet=quiet) as tell:
-        run = pipeline.train(recipe, runs=runs, code=code, tell=tell, started=STARTED, command=tuple(sys.argv[1:]))
-    return _ended(run, quiet=quiet, as_json=as_json, open_=open_)
+    made_runs, started = [], STARTED
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        with pipeline.Progress(quiet=quiet, plan=seed == recipe.seed) as tell:
+            seeded = recipe.updated({"seed": seed})
+            words = ("convsmith", *sys.argv[1:])
+            made_runs.append(pipeline.train(seeded, runs=runs, code=code, tell=tell, started=started, command=words))
+        started = time.monotonic()  # a budget is that of each run
+    if seeds > 1 and _speaks():
+        print_seeds(made_runs, as_json=as_json)
+    else:
+        _ended(made_runs[-1], quiet=quiet, as_json=as_json, open_=open_)
+    return None
 
 
 @click.command()
@@ -94,17 +106,14 @@ def resume(
     """Go on with RUN where its last checkpoint stands: a path, a name, a unique prefix, or `last`."""
     folder = options.found(run, runs)
     from convsmith import pipeline
-    from convsmith.cli.show import Progress
 
-    with Progress(quiet=quiet) as tell:
+    with pipeline.Progress(quiet=quiet) as tell:
         pipeline.resume(folder, code=options.own_code(code), tell=tell, data=data)
     return _ended(folder, quiet=quiet, as_json=as_json, open_=open_)
 
 
 def _ended(run: RunFolder, *, quiet: bool, as_json: bool, open_: bool) -> None:
-    import os
-
-    if int(os.environ.get("RANK", "0")) > 0:
+    if not _speaks():
         return
     from convsmith.cli.show import print_results
 
@@ -112,6 +121,11 @@ def _ended(run: RunFolder, *, quiet: bool, as_json: bool, open_: bool) -> None:
     if open_:
         click.launch(str(run.report))
     options.hint(f"convsmith predict {run.path} PICTURE.jpg", quiet=quiet)
+
+
+def _speaks() -> bool:
+    """Whether this is the process that prints, of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _asked(

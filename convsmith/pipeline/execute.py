@@ -164,7 +164,7 @@ def carry_out(job: Job) -> None:
     try:
         training = Training(job, loop, batches, images, log)
         training.restore()
-        with job.signals.deferred(loop.request_stop):
+        with machine.deterministic(recipe.train.deterministic, device), job.signals.deferred(loop.request_stop):
             training.run()
         if loop.stop_reason:
             raise Interrupted(
@@ -180,7 +180,8 @@ def carry_out(job: Job) -> None:
         raise
     finally:
         if log is not None:
-            log.close()
+            with contextlib.suppress(OSError):  # what could not be written has been reported when it was added
+                log.close()
 
 
 def shared_pixels(job: Job) -> np.ndarray:

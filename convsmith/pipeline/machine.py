@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -30,6 +31,26 @@ def choose_device(wanted: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(f"There is no device {wanted!r} here.", mend="Use --device cpu, or auto.") from None
     return device
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Within, an operation that has no deterministic form raises; on a CPU all that Convsmith uses have one anyway.
+
+    Raises:
+        UsageError: CUDA's matrix products were not told in time to be deterministic.
+    """
+    if wanted and device.type == "cuda" and "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
+        raise UsageError(
+            "train.deterministic on a GPU needs CUBLAS_WORKSPACE_CONFIG before the process starts.",
+            mend="Type CUBLAS_WORKSPACE_CONFIG=:4096:8 before the command.",
+        )
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def describe(device: torch.device, world: int) -> dict[str, Any]:

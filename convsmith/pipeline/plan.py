@@ -184,9 +184,7 @@ def _choose_pixels(planner: Planner) -> None:
     planner.choose(
         "image.mean", mean, "measured on training images", images=min(STATISTICS_SAMPLE, planner.train_count)
     )
-    planner.choose(
-        "image.std", std, "measured on training images", images=min(STATISTICS_SAMPLE, planner.train_count)
-    )
+    planner.choose("image.std", std, "measured on training images", images=min(STATISTICS_SAMPLE, planner.train_count))
 
 
 def _statistics(planner: Planner) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,7 +13,7 @@ from typed import SMALL, Started, only_run, steps_logged, typed
 GENERATOR = random.Random(3)
 INSTANTS = [
     *(("between saves", step) for step in GENERATOR.sample(range(1, STEPS - 4), 7)),
-    *(("inside a save", step) for step in GENERATOR.sample(range(0, STEPS - 6), 3)),
+    *(("inside a save", step) for step in GENERATOR.sample(range(STEPS - 6), 3)),
 ]
 ORDINARY = {0, 1, 7}
 """Which of the ten are tried in the ordinary suite: two anywhere, one inside a save."""

@@ -14,10 +14,6 @@ from convsmith.training import last_checkpoint
 from convsmith.training.checkpoint import safetensors_ready, write_checkpoint
 
 
-def frozen(tree):
-    return tree if isinstance(tree, bytes) else tuple(sorted((name, frozen(below)) for name, below in tree.items()))
-
-
 class Crashes:
     """Saves on a recorded disk, and every state in which a loss of power could leave it, with what must be found."""
 
@@ -50,13 +46,12 @@ class Crashes:
     def note(self):
         self.operations += 1
         for tree in self.disk.states():
-            key = frozen(tree)
-            self.states.setdefault(key, (tree, set(), self.operations))[1].update([frozenset(self.allowed)])
+            self.states.setdefault(tree, (set(), self.operations))[0].add(frozenset(self.allowed))
 
     def faults(self, tmp_path):
         """Which of the states hold something else than they may."""
         faults = []
-        for tree, allowed, operation in self.states.values():
+        for tree, (allowed, operation) in self.states.items():
             place = tmp_path / "state"
             lay_out(tree, place)
             try:
@@ -124,7 +119,8 @@ def test_the_model_finds_what_a_careless_save_would_lose(tmp_path, monkeypatch, 
             run_folder.rename(source, target)
         )
     try:
-        for step, value in [(10, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)]:
+        few = 1 if forgotten == "fsync of folders" else 4  # what is never settled doubles the states at each change
+        for step, value in [(10, 1.0), (10, 2.0), (20, 3.0), (30, 4.0)][:few]:
             crashes.save(log, step, value)
     except (KeyError, FileNotFoundError, AssertionError):
         assert forgotten == "the rename"

@@ -85,7 +85,8 @@ def fit_design(size: int, channels: int, images: int, classes: int) -> Fitted:
     if classes > last.width:
         wide = last.model_copy(update={"width": max(last.width, min(512, 16 * math.ceil(classes / 16)))})
         network = network.model_copy(update={"stages": (*network.stages[:-1], wide)})
-    sides = f"{halvings} halving{'s' if halvings > 1 else ''} bring {size} px to about {size / 2**halvings:.0f}"
+    end = f"{size} px to about {size / 2**halvings:.0f}"
+    sides = f"{halvings} halvings bring {end}" if halvings > 1 else f"one halving brings {end}"
     where = "only the stem sees full resolution, where time goes" if early else "the first stage keeps full resolution"
     amount = f"width {width} to begin with suits {images:,} {'colour' if channels > 1 else 'grey'} images"
     return Fitted(network, f"{sides}; {where}; {amount} of {classes} classes")

@@ -84,7 +84,9 @@ def _source_hash(function: Any) -> str | None:
 
 def _split_csv(dataset: Dataset) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(
+        buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(split_rows(dataset))
     return buffer.getvalue()

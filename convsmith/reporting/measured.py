@@ -92,15 +92,16 @@ def classes(records: RunRecords) -> Section | None:
     ordered = sorted(defined, key=lambda row: row["recall"]["value"]) + [row for row in rows if row not in defined]
     lead = "No class has test images."
     if defined:
-        worst, best = (
-            ordered[0],
-            defined[0] if len(defined) == 1 else max(defined, key=lambda row: row["recall"]["value"]),
-        )
-        lead = (
-            f"Of the images that are “{class_name(worst['name'], ())}”, the network finds "
-            f"{percent(worst['recall']['value'])}; of “{class_name(best['name'], ())}”, "
-            f"{percent(best['recall']['value'])}. The wider a bar, the fewer images it rests on."
-        )
+        ends = (worst, best) = ordered[0], ordered[len(defined) - 1]
+        shares = [percent(row["recall"]["value"]) for row in ends]
+        if shares[0] == shares[1]:
+            lead = f"Of every class the network finds {shares[0]}."
+        else:
+            lead = (
+                f"Of the images that are “{class_name(worst['name'], ())}”, the network finds {shares[0]}; of "
+                f"“{class_name(best['name'], ())}”, {shares[1]}."
+            )
+        lead += " The wider a bar, the fewer images it rests on."
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
     shown = ordered[:ROWS_SHOWN]
     chart = figures.interval_rows(

@@ -173,6 +173,8 @@ class Run:
         """In a notebook: the headline figures and where the report lies."""
         from markupsafe import escape
 
+        if not self.folder.has("results.json"):
+            return f"<p><b>{escape(self.path.name)}</b>, not finished</p>"
         rows = "".join(
             f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(figure))}</td></tr>"
             for name, figure in self.results.items()

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 FORKED = {"resource_tracker", "forkserver"}
+OTHERS = ("PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_")  # variables that libraries set when they are first used
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +37,7 @@ def _nothing_left_behind() -> Iterator[None]:
     Random generators may be used freely: they are put back, so that no test depends on the one before it.
     """
     before = _state()
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that others may draw from
+    python, legacy = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
     drawn = torch.get_rng_state() if torch else None
     yield
@@ -45,17 +46,22 @@ def _nothing_left_behind() -> Iterator[None]:
     if torch and drawn is not None:
         torch.set_rng_state(drawn)
     after = _state()
-    changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    changed = {key: _difference(before[key], after[key]) for key in before if before[key] != after[key]}
     os.environ.update(before["environment"])
     os.chdir(before["folder"])
     assert not changed, f"left behind (before, after): {changed}"
 
 
+def _difference(before: object, after: object) -> object:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {key: (before.get(key), after.get(key)) for key in {*before, *after} if before.get(key) != after.get(key)}
+    return before, after
+
+
 def _state() -> dict[str, object]:
     hooks = sys.modules.get("torch.nn.modules.module")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
     return {
-        "environment": {key: environment[key] for key in sorted(environment) if not key.startswith("KMP_")},
+        "environment": {key: value for key, value in os.environ.items() if not key.startswith(OTHERS)},
         "folder": str(Path.cwd()),
         "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
         "hooks": len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks) if hooks else 0,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convsmith import recipe as recipes
@@ -234,6 +234,7 @@ LAYER = st.fixed_dictionaries(
 
 @settings(max_examples=60, deadline=None)
 @given(LAYER)
+@example({"model": {"name": "a", "options": {"": "\x85", "b": ("1e-3", 1e-3, "x\x85y", "\u2028", "a\n b ")}}})
 def test_yaml_reads_back_to_an_equal_recipe(layer):
     made = Recipe.from_layers(layer)
     again = Recipe.from_yaml(made.to_yaml())

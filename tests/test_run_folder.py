@@ -274,10 +274,9 @@ def test_a_log_shorter_than_recorded_is_not_filled_with_zeros(tmp_path):
 def test_a_log_on_a_full_disk_is_a_loud_error(small_disk):
     log = EventLog(small_disk / "log.jsonl")
     with pytest.raises(ResourceError, match="disk is full"):
-        for _ in range(200):
-            log.append("progress", values={"text": "x" * 1000})
-    with pytest.raises((ResourceError, OSError)):
-        log.close()
+        log.append("progress", values={"text": "x" * 100_000})
+    (small_disk / "log.jsonl").write_bytes(b"")  # room again, so that what is still buffered can go
+    log.close()
 
 
 # ------------------------------------------------------------------------------------------------------- finding runs

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
         if path == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif Path(path).is_dir():
-            inside = [item for item in Path(path).rglob("*") if item.suffix.lower() in EXTENSIONS and item.is_file()]
+            inside = [item for item in Path(path).rglob("*") if _is_picture(item, EXTENSIONS)]
             if not inside:
                 raise UsageError(f"{path} holds no images.", mend=f"Extensions read: {', '.join(sorted(EXTENSIONS))}.")
             yield from sorted(map(str, inside))
@@ -84,6 +84,11 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
             yield path
         else:
             raise UsageError(f"There is no file {path}.")
+
+
+def _is_picture(path: Path, extensions: Container[str]) -> bool:
+    """Whether a folder's entry is meant: hidden files (macOS leaves `._name.png`) are not."""
+    return path.suffix.lower().lstrip(".") in extensions and not path.name.startswith(".") and path.is_file()
 
 
 def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]]:

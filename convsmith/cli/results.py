@@ -135,6 +135,6 @@ def _row(run: Any) -> dict[str, Any]:
             row["result"] = f"{name} {figure['value']:.3f} {interval}"
         ends = [record for record in read_log(run.log_path) if record["kind"] == "finished"]
         row["time"] = f"{ends[-1]['values']['seconds']['total']:.0f} s" if ends else ""
-    except (RunError, KeyError, TypeError) as error:
-        row["result"] = f"cannot be read: {error}"
+    except (RunError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        row["result"] = f"cannot be read: {error or type(error).__name__}"
     return row

@@ -325,13 +325,13 @@ class Training:
         self.job.tell(Message("training", "tune", {"event": Event("tune", event.epoch, event.step, values)}))
 
     def _save(self) -> None:
+        self._saved = self.loop.step
         state = self.loop.state_dict()
         with self.loop.deployed() as model:  # all processes take part in both
             if self._writer is None or self.log is None:
                 return
             self._append("checkpoint", self.loop.epoch, self.loop.step, {})
             self._writer.save(state, model.state_dict(), self.log.sync())
-        self._saved = self.loop.step
 
     def _append(self, kind: str, epoch: int, step: int, values: Any) -> None:
         if self.log is not None:

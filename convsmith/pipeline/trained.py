@@ -141,7 +141,7 @@ def rescore(run: RunFolder) -> dict[str, Any]:
 
 def _load_answers(path: Any, split: str, majority: int | None) -> Answers:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(f"{path} cannot be read: {error}.") from None

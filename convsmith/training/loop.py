@@ -166,13 +166,13 @@ class Loop:
 
         All processes of the run take part.
         """
-        self.processes.share_buffers(self.model)
+        self._share_buffers()
         with self.average.applied() if self.average else contextlib.nullcontext():
             yield self.model
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the training depends on, by reference: copy before the next step."""
-        self.processes.share_buffers(self.model)
+        self._share_buffers()
         return {
             "step": self.step,
             "total": self.total,
@@ -194,6 +194,13 @@ class Loop:
         self._sums.load_state_dict(state["sums"], share=float(self.processes.first))
         random = state["random"]
         random_state.restore(random[self.processes.rank % len(random)])
+
+    def _share_buffers(self) -> None:
+        """Take the first process's running statistics, the raw and the averaged ones."""
+        self.processes.share_buffers(self.model)
+        if self.average and self.processes.world > 1:
+            with self.average.applied():
+                self.processes.share_buffers(self.model)
 
     def _stopping(self) -> bool:
         agreed = self.processes.agree(self.stop_reason)

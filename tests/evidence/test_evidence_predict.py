@@ -54,9 +54,14 @@ def test_predicting_leaves_modes_statistics_and_random_generators_as_they_were()
 
 def test_modes_come_back_after_an_error():
     net = make_net().train()
-    with pytest.raises(RuntimeError, match="within"), inference_mode(net):
-        assert not any(module.training for module in net.modules())
-        raise RuntimeError("within")
+
+    def fail():
+        with inference_mode(net):
+            assert not any(module.training for module in net.modules())
+            raise RuntimeError("within")
+
+    with pytest.raises(RuntimeError, match="within"):
+        fail()
     assert all(module.training for module in net.modules())
 
 

@@ -55,7 +55,7 @@ def replace(run: Path, name: str, content: bytes) -> None:
 
 def test_a_pickle_in_state_pt_is_refused_and_not_executed(unfinished: Path, pictures: Path, tmp_path: Path):
     mark = tmp_path / MARK
-    replace(unfinished, "state.pt", pickle.dumps({"step": Malicious(mark)}))
+    replace(unfinished, "state.pt", pickle.dumps({"step": Malicious(mark)}, protocol=2))
     done = typed("resume", unfinished)
     assert done.code == 4
     assert "refused" in done.err

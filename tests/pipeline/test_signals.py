@@ -44,14 +44,7 @@ def test_a_signal_in_training_saves_and_ends_with_its_code(
 
 
 def test_sigterm_while_planning_ends_at_once_and_leaves_nothing(pictures: Path, tmp_path: Path):
-    slowly = (
-        "--set",
-        "model={name: convnet, options: {width: 128, depth: 2}}",
-        "--set",
-        "image.size=64",
-        "--set",
-        "train.batch=32",
-    )
+    slowly = ("--set", "model={name: convnet, options: {width: 128}}", "--set", "image.size=64")
     with Started(tmp_path / "output", "train", pictures, "--runs", tmp_path / "runs", *slowly) as command:
         command.until(lambda: "Planning" in command.err)
         time.sleep(0.2)
@@ -108,6 +101,18 @@ def test_outside_of_deferred_a_signal_raises_and_within_it_asks():
             signal.raise_signal(signal.SIGINT)
         assert asked == [130]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_was_taken_for_an_error_of_the_users_code_stays_a_signal():
+    def guarded() -> None:
+        with Signals().installed():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except Exception as error:
+                raise ValueError("the network failed") from error
+
+    with pytest.raises(Interrupted, match="SIGINT"):
+        guarded()
 
 
 def test_the_third_signal_is_not_deferred_any_more():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from convsmith.batches import Augment, Batches, Flip, Normalize, Shift
@@ -26,8 +26,9 @@ def segmentation():
 
     def losses(model, batch):
         logits = model(batch.images).float()
-        loss = F.cross_entropy(logits, batch.targets.long(), ignore_index=IGNORED, reduction="sum")
-        yield "model", loss, (batch.targets != IGNORED).sum()
+        known = batch.targets != IGNORED
+        pixels = F.cross_entropy(logits, batch.targets.long().clamp(max=1), reduction="none")
+        yield "model", (pixels * known).sum(), known.sum()
 
     def predict_masks(model, batch):
         return {"masks": model(batch.images).argmax(1).to(torch.uint8)}
@@ -92,7 +93,13 @@ def test_the_reported_loss_is_the_mean_over_the_pixels_that_count():
     images, masks = make_scenes(16, seed=0)
     batches = Batches(images, masks, [""] * 16, batch_size=16)
     net = make_fully_convolutional()
-    loop = Loop(net, segmentation(), {"model": adamw(net.named_parameters())}, steps=1, transform=Augment([], normalize=NORMALIZE))
+    loop = Loop(
+        net,
+        segmentation(),
+        {"model": adamw(net.named_parameters())},
+        steps=1,
+        transform=Augment([], normalize=NORMALIZE),
+    )
     (event, _) = loop.run(batches)
     logits = make_fully_convolutional()(NORMALIZE(torch.from_numpy(images)))
     expected = F.cross_entropy(logits, torch.from_numpy(masks).long(), ignore_index=IGNORED)
@@ -122,7 +129,10 @@ class Gan(nn.Module):
 
 def latents_of(batch):
     """Noise as a function of each image's key, so that a resumed run and any process draw the same."""
-    phases = torch.from_numpy(batch.keys.astype(np.float64)).to(batch.images.device) @ torch.tensor([[1.7], [12.9898]]).double()
+    phases = (
+        torch.from_numpy(batch.keys.astype(np.float64)).to(batch.images.device)
+        @ torch.tensor([[1.7], [12.9898]]).double()
+    )
     return torch.sin(phases * torch.arange(1, LATENT + 1)).float() * 2
 
 
@@ -163,9 +173,7 @@ def gan_parts(**options):
     task = gan(options.pop("watch", lambda name, model: None))
     images = np.random.default_rng(0).integers(150, 250, (32, 1, 4, 4)).astype(np.uint8)
     batches = Batches(images, np.zeros(32, np.int64), [str(i) for i in range(32)], batch_size=16)
-    loop = Loop(
-        model, task, optimizers, transform=Augment([], normalize=NORMALIZE), schedule=constant(), **options
-    )
+    loop = Loop(model, task, optimizers, transform=Augment([], normalize=NORMALIZE), schedule=constant(), **options)
     return loop, batches, images
 
 
@@ -177,17 +185,19 @@ def test_each_update_of_a_gan_changes_its_own_network_only():
     seen = {}
 
     def watch(name, model):
-        seen[name] = parameters(model.discriminator), parameters(model.generator)
+        gradients = [p.grad.clone() for p in model.discriminator.parameters() if p.grad is not None]
+        seen[name] = parameters(model.discriminator), parameters(model.generator), gradients
 
     loop, batches, _ = gan_parts(watch=watch, steps=3)
     for event in loop.run(batches):
         if event.kind == "progress":
             break
-    (d0, g0), (d1, g1), (d2, g2) = (seen[name] for name in ("before", "between", "after"))
+    (d0, g0, _), (d1, g1, own), (d2, g2, after) = (seen[name] for name in ("before", "between", "after"))
     assert not torch.equal(d0, d1), "the discriminator learns"
     assert torch.equal(g0, g1), "and leaves the generator alone"
     assert torch.equal(d1, d2), "the generator's update leaves the discriminator alone"
     assert not torch.equal(g1, g2), "and the generator learns"
+    assert all(map(torch.equal, own, after)), "nor does it add to the discriminator's gradients"
 
 
 def test_a_gan_learns_reports_both_losses_and_is_predicted_and_scored():

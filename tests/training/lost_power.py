@@ -66,83 +66,92 @@ class Disk:
         return found
 
 
-@contextmanager
-def recorded(root: Path, disk: Disk, monkeypatch, after):
-    """Within, everything done to files below `root` is done to `disk` too; `after()` is called at each operation."""
-    def parts(path):
-        return Path(path).relative_to(root).parts
+class File:
+    """An open file whose writes are recorded."""
 
-    def parent(path):
-        *above, name = parts(path)
-        return disk.node(above), name
+    def __init__(self, file, node, after):
+        self.file, self.node, self.after = file, node, after
 
-    class File:
-        def __init__(self, file, node):
-            self.file, self.node = file, node
+    def write(self, data):
+        self.node["content"] += data
+        self.after()
+        return self.file.write(data)
 
-        def write(self, data):
-            self.node["content"] += data
-            after()
-            return self.file.write(data)
+    def __getattr__(self, name):
+        return getattr(self.file, name)
 
-        def __getattr__(self, name):
-            return getattr(self.file, name)
+    def __enter__(self):
+        return self
 
-        def __enter__(self):
-            return self
+    def __exit__(self, *error):
+        self.file.close()
 
-        def __exit__(self, *error):
-            self.file.close()
 
-    real = {"open": Path.open, "replace": Path.replace, "mkdir": Path.mkdir, "fsync": os.fsync, "rmtree": shutil.rmtree}
+class Recorder:
+    """Does to a `Disk` what is done to files below `root`, and calls `after` at each operation."""
 
-    def open_(path, mode="r", *args, **kwargs):
-        file = real["open"](path, mode, *args, **kwargs)
+    def __init__(self, root: Path, disk: Disk, after):
+        self.root, self.disk, self.after = root, disk, after
+        self.real_open, self.real_replace, self.real_mkdir = Path.open, Path.replace, Path.mkdir
+        self.real_fsync, self.real_rmtree = os.fsync, shutil.rmtree
+
+    def place(self, path):
+        """The folder that holds `path`, and its name there."""
+        *above, name = Path(path).relative_to(self.root).parts
+        return self.disk.node(above), name
+
+    def change(self, folder, changes):
+        self.disk.change(folder, changes)
+        self.after()
+
+    def open(self, path, mode="r", *arguments, **options):
+        file = self.real_open(path, mode, *arguments, **options)
         if mode not in ("wb", "ab"):
             return file
-        folder, name = parent(path)
+        folder, name = self.place(path)
         if name not in folder["names"] or mode == "wb":
-            disk.change(folder, [(name, {"content": b"", "certain": None})])
-            after()
-        return File(file, folder["names"][name])
+            self.change(folder, [(name, {"content": b"", "certain": None})])
+        return File(file, folder["names"][name], self.after)
 
-    def replace(source, target):
-        (folder, old), (other, new) = parent(source), parent(target)
+    def replace(self, source, target):
+        (folder, old), (other, new) = self.place(source), self.place(target)
         assert folder is other, "a rename between folders is not atomic in this model"
-        real["replace"](source, target)
-        disk.change(folder, [(old, None), (new, folder["names"][old])])
-        after()
+        self.real_replace(source, target)
+        self.change(folder, [(old, None), (new, folder["names"][old])])
 
-    def mkdir(path, *args, **kwargs):
-        real["mkdir"](path, *args, **kwargs)
-        folder, name = parent(path)
-        disk.change(folder, [(name, Disk.folder())])
-        after()
+    def mkdir(self, path, *arguments, **options):
+        self.real_mkdir(path, *arguments, **options)
+        folder, name = self.place(path)
+        self.change(folder, [(name, Disk.folder())])
 
-    def fsync(descriptor):
-        real["fsync"](descriptor)
-        disk.settle(disk.node(parts(os.readlink(f"/proc/self/fd/{descriptor}"))))
-        after()
+    def fsync(self, descriptor):
+        self.real_fsync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        self.disk.settle(self.disk.node(path.relative_to(self.root).parts))
+        self.after()
 
-    def rmtree(path, ignore_errors=False):
+    def rmtree(self, path, ignore_errors=False):
         if not Path(path).exists():
             assert ignore_errors
             return
-        folder, name = parent(path)
+        folder, name = self.place(path)
         inner = folder["names"][name]
         if inner["names"]:  # half done; every subset of the files that are gone is as damaged as this one
-            disk.change(inner, [(max(inner["names"]), None)])
-            after()
-        real["rmtree"](path)
-        disk.change(folder, [(name, None)])
-        after()
+            self.change(inner, [(max(inner["names"]), None)])
+        self.real_rmtree(path)
+        self.change(folder, [(name, None)])
 
+
+@contextmanager
+def recorded(root: Path, disk: Disk, monkeypatch, after):
+    """Within, everything done to files below `root` is done to `disk` too; `after()` is called at each operation."""
+    recorder = Recorder(root, disk, after)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", open_)
-        patch.setattr(Path, "replace", replace)
-        patch.setattr(Path, "mkdir", mkdir)
-        patch.setattr(os, "fsync", fsync)
-        patch.setattr(shutil, "rmtree", rmtree)
+        for name in ("open", "replace", "mkdir"):
+            method = getattr(recorder, name)
+            patch.setattr(Path, name, lambda path, *a, _method=method, **k: _method(path, *a, **k))
+        patch.setattr(os, "fsync", recorder.fsync)
+        patch.setattr(shutil, "rmtree", recorder.rmtree)
         yield
 
 

@@ -348,5 +348,5 @@ def test_a_folder_that_refuses_is_a_loud_error(tmp_path):
     writer = Writer(tmp_path / "file" / "checkpoints")
     (tmp_path / "file").write_text("")
     writer.save({"step": 1}, {"w": torch.zeros(1)}, 0)
-    with pytest.raises(RunError, match="saving a checkpoint in .* was refused"):
+    with pytest.raises(RunError, match=r"saving a checkpoint in .* was refused"):
         writer.wait()

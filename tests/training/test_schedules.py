@@ -41,7 +41,9 @@ def test_cosine_without_warm_up_equals_torch(total, final):
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
-@given(warmup=st.integers(1, 50), step=st.integers(0, 49), totals=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)))
+@given(
+    warmup=st.integers(1, 50), step=st.integers(0, 49), totals=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))
+)
 def test_warm_up_does_not_depend_on_the_total(name, warmup, step, totals):
     schedule = SCHEDULES.build(name, warmup_steps=warmup)
     step = step % warmup

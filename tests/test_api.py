@@ -1,0 +1,202 @@
+"""What a notebook types."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures_made import class_folder
+from PIL import Image
+from torch import nn
+
+import convsmith
+from convsmith import Classifier, Estimate, Finding, Recipe, Run
+from convsmith.errors import DataError, RunError, UsageError
+
+SMALL = {
+    "model": {"name": "convnet", "options": {"width": 8, "stages": 2}}, "train.batch": 8,
+    "train.precision": "float32", "train.memory_format": "contiguous",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folder(tmp_path_factory.mktemp("api") / "insects")
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return convsmith.train(pictures, epochs=4, overrides=SMALL, runs=tmp_path_factory.mktemp("runs"), name="first")
+
+
+def test_a_run_holds_its_figures_findings_and_curves(run: Run):
+    assert isinstance(run.results["accuracy"], Estimate)
+    assert run.results["accuracy"].n == 9
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "log_loss", "top_2", "ece"} == set(run.results)
+    curves = run.curves()
+    assert {"loss", "rate", "accuracy", "log_loss", "images_per_second"} <= set(curves)
+    assert curves["loss"][-1][0] == run.recipe.train.steps == 20
+    assert curves["loss"][-1][1] < curves["loss"][0][1]
+
+
+def test_findings_are_what_the_diagnosis_recorded(run: Run, tmp_path: Path):
+    noise = class_folder(tmp_path / "noise", signal=0)
+    findings = convsmith.train(noise, epochs=2, overrides=SMALL, runs=tmp_path / "runs").findings
+    assert all(isinstance(finding, Finding) for finding in findings)
+    assert {finding.rule for finding in findings} > {finding.rule for finding in run.findings}
+
+
+def test_the_recipe_of_a_run_trains_the_same_network(run: Run, tmp_path: Path):
+    assert "auto" not in run.recipe.to_yaml()
+    again = convsmith.train(str(run.recipe.data.source), recipe=run.recipe, runs=tmp_path)
+    assert again.recipe == run.recipe
+    one, other = (np.load(each.path / "predictions" / "test.npz")["logits"] for each in (run, again))
+    assert np.array_equal(one, other)
+
+
+def test_training_leaves_the_callers_generators_as_they_were(pictures: Path, tmp_path: Path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    convsmith.train(pictures, epochs=1, overrides=SMALL, runs=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_paths_pil_images_and_arrays_get_equal_answers(run: Run, pictures: Path):
+    paths = sorted(pictures.rglob("*.png"))[::7]
+    images = [Image.open(path) for path in paths]
+    arrays = [np.asarray(image) for image in images]
+    classifier = run.classifier()
+    expected = classifier.predict_proba(paths)
+    assert expected.shape == (len(paths), 3)
+    assert expected.dtype == np.float64
+    assert np.allclose(expected.sum(axis=1), 1)
+    for given in ([str(path) for path in paths], images, arrays, np.stack(arrays)):
+        assert np.array_equal(classifier.predict_proba(given), expected)
+    assert list(classifier.classes_) == ["ant", "bee", "cat"]
+    assert list(classifier.predict(paths)) == [classifier.classes_[row.argmax()] for row in expected]
+
+
+def test_grey_pictures_are_read_as_the_network_needs_them(run: Run):
+    grey = np.full((8, 8), 77, np.uint8)
+    expected = run.classifier().predict_proba([np.stack([grey] * 3, axis=-1)])
+    for given in (grey, grey[..., None], Image.fromarray(grey)):
+        assert np.allclose(run.classifier().predict_proba([given]), expected, atol=1e-6)
+
+
+def test_the_classifier_agrees_with_the_recorded_predictions(run: Run, pictures: Path):
+    with np.load(run.path / "predictions" / "test.npz") as arrays:
+        ids, logits = arrays["ids"], arrays["logits"].astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose(run.classifier().predict_proba([pictures / name for name in ids]), expected, atol=1e-5)
+
+
+def test_no_pictures_get_no_answers(run: Run):
+    assert run.classifier().predict_proba([]).shape == (0, 3)
+    assert run.classifier().predict([]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ("one.png", UsageError, "takes a list"),
+        ([np.zeros((8, 8), np.float32)], UsageError, "expected uint8"),
+        ([np.zeros((8, 8, 4), np.uint8)], UsageError, "expected uint8"),
+        (["absent.png"], DataError, "absent.png"),
+    ],
+)
+def test_what_is_no_picture_is_refused(given: object, error: type[Exception], words: str, run: Run):
+    with pytest.raises(error, match=words):
+        run.classifier().predict(given)  # type: ignore[arg-type]
+
+
+def test_other_images_are_measured_and_recorded(run: Run, tmp_path: Path):
+    other = class_folder(tmp_path / "other", classes=("cat", "ant"), each=5, seed=9)
+    figures = run.evaluate(other)
+    assert figures["accuracy"].n == 10
+    (results,) = (run.path / "evaluations").glob("*/results.json")
+    assert '"n": 10' in results.read_text()
+    one_class = run.evaluate(class_folder(tmp_path / "one", classes=("bee",), each=3, seed=8))
+    assert one_class["accuracy"].n == 3
+    with pytest.raises(DataError, match="dog"):
+        run.evaluate(class_folder(tmp_path / "dogs", classes=("ant", "dog"), each=3))
+
+
+def test_a_run_is_found_again_and_shows_itself(run: Run):
+    found = convsmith.load_run("first", runs=run.path.parent)
+    assert found.path == run.path
+    assert found.results == run.results
+    assert "accuracy" in repr(found)
+    assert html.escape(str(run.path / "report.html")) in found._repr_html_()
+    assert convsmith.load_run("last", runs=run.path.parent).path == run.path
+    with pytest.raises(UsageError, match="no run"):
+        convsmith.load_run("second", runs=run.path.parent)
+
+
+def test_a_report_is_rebuilt_alike(run: Run):
+    before = (run.path / "report.html").read_bytes()
+    assert run.report() == run.path / "report.html"
+    assert (run.path / "report.html").read_bytes() == before
+
+
+def test_data_is_loaded_divided_and_counted():
+    data = convsmith.load_data("digits", limit=100)
+    assert len(data) == 100
+    counted = {role: sum(counts.values()) for role, counts in data.counts().items()}
+    assert counted == {"train": 60, "tune": 20, "test": 20}
+    assert data.read(0).shape == (8, 8, 1)
+
+
+def tiny(in_channels: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, outputs))
+
+
+def test_a_function_makes_the_network(pictures: Path, tmp_path: Path):
+    overrides = {key: value for key, value in SMALL.items() if key != "model"}
+    run = convsmith.train(pictures, model=tiny, epochs=1, overrides=overrides, runs=tmp_path)
+    assert run.classifier().predict_proba([sorted(pictures.rglob("*.png"))[0]]).shape == (1, 3)
+    unknown = convsmith.load_run(run.path)
+    with pytest.raises(UsageError, match="--code"):
+        unknown.classifier()
+    assert convsmith.load_run(run.path, code=tiny).classifier()
+    code = tmp_path / "net.py"
+    code.write_text("")
+    with pytest.raises(UsageError, match="not from a file"):
+        convsmith.load_run(run.path, code=code).classifier()
+
+
+def test_overrides_can_switch_off_and_recipes_are_not_overridden_by_defaults(pictures: Path, tmp_path: Path):
+    base = Recipe().updated({**SMALL, "seed": 3, "train.epochs": 1})
+    run = convsmith.train(pictures, recipe=base, overrides={"train.average": None}, runs=tmp_path)
+    assert run.recipe.train.average is None
+    assert run.recipe.seed == 3
+    assert run.recipe.model == base.model
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"epochs": 1, "budget": "1m"}, "both say how long"),
+        ({"model": "resnet"}, "no model named"),
+        ({"recipe": "quik"}, "Did you mean quick"),
+        ({"overrides": {"train.epoch": 3}}, "Did you mean train.epochs"),
+        ({"budget": "soon"}, "no length of time"),
+    ],
+)
+def test_wrong_calls_are_refused(asked: dict, words: str, pictures: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=words):
+        convsmith.train(pictures, runs=tmp_path, **asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "recipe.yaml").write_text("seed: 1\n")
+    run = convsmith.load_run(tmp_path / "half")
+    assert "not finished" in repr(run)
+    assert "not finished" in run._repr_html_()
+    with pytest.raises(RunError, match="not get that far"):
+        _ = run.results
+    assert not isinstance(run, Classifier)

@@ -54,7 +54,8 @@ def _nothing_left_behind() -> Iterator[None]:
 
 def _difference(before: object, after: object) -> object:
     if isinstance(before, dict) and isinstance(after, dict):
-        return {key: (before.get(key), after.get(key)) for key in {*before, *after} if before.get(key) != after.get(key)}
+        keys = {*before, *after}
+        return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
     return before, after
 
 

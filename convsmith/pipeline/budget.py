@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from convsmith.images import Dataset
-from convsmith.pipeline.plan import REPORT_SECONDS, final_images
+from convsmith.pipeline.plan import closing_seconds
 from convsmith.recipe import Recipe, settled
 
 AIM = 0.97
@@ -73,7 +73,7 @@ def fix_steps(
     train = recipe.train
     tune_images = max(1, len(dataset.indices("tune")))
     per_image = watch.each("tune") / tune_images
-    reserve = REPORT_SECONDS + per_image * final_images(dataset)
+    reserve = closing_seconds(dataset, per_image)
     per_step = step_seconds + watch.each("checkpoint") / settled(train.checkpoint_every)
     if train.tune_every:
         per_step += watch.each("tune") / settled(train.tune_every)

@@ -303,7 +303,8 @@ class Sums:
             self.images,
             elapsed,
         ]
-        row = torch.stack([torch.as_tensor(number, dtype=torch.float64, device=self._device) for number in numbers])
+        exact = torch.float32 if self._device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        row = torch.stack([torch.as_tensor(number, dtype=exact, device=self._device) for number in numbers])
         sums = processes.sum_(row).tolist()
         half = len(names)
         keys = ["loss"] if half == 1 else [f"loss.{name}" for name in names]

@@ -212,7 +212,7 @@ def test_the_plan_is_printed_before_the_first_step_and_recorded(pictures: Path, 
 
 
 def test_a_budget_that_is_too_small_is_refused_before_training_with_the_mend(pictures: Path, tmp_path: Path):
-    done = typed("train", pictures, "--runs", tmp_path / "runs", *SMALL, "--budget", "3s")
+    done = typed("train", pictures, "--runs", tmp_path / "runs", *SMALL, "--budget", "1s")
     assert done.code == 2
     assert "leaves no time for one pass over the 42 training images" in " ".join(done.err.split())
     assert "Give at least" in done.err

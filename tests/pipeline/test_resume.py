@@ -195,7 +195,7 @@ BUDGET = (*SMALL, "--set", "train.log_ids=true", "--set", "train.checkpoint_ever
 
 
 def test_a_budget_becomes_recorded_steps_that_repeat_the_run(pictures: Path, tmp_path: Path):
-    done = typed("train", pictures, "--budget", "8s", "--runs", tmp_path / "runs", *BUDGET)
+    done = typed("train", pictures, "--budget", "5s", "--runs", tmp_path / "runs", *BUDGET)
     assert done.code == 0, done.err
     run = only_run(tmp_path / "runs")
     recipe = Recipe.from_yaml((run / "recipe.yaml").read_text())
@@ -211,13 +211,7 @@ def test_a_budget_becomes_recorded_steps_that_repeat_the_run(pictures: Path, tmp
 def test_a_budgeted_run_stopped_around_the_end_of_its_warm_up_goes_on(warmup: str, pictures: Path, tmp_path: Path):
     runs = tmp_path / "runs"
     step = {"before": 5, "at the end of": 20, "after": 23}[warmup]
-    recipe = Recipe.from_layers(
-        {
-            "data": {"source": str(pictures)},
-            "model": {"name": "convnet", "options": {"width": 8, "stages": 2}},
-            "train": {"budget": 7, "batch": 8, "warmup_steps": 20, "log_ids": True, "checkpoint_every": 1000},
-        }
-    )
+    recipe = budgeted(pictures, checkpoint_every=1000)
     run = stopped(recipe, runs, step)
     steps = Recipe.from_yaml((run / "recipe.yaml").read_text()).train.steps
     assert (steps is None) == (warmup != "after")
@@ -227,3 +221,27 @@ def test_a_budgeted_run_stopped_around_the_end_of_its_warm_up_goes_on(warmup: st
     assert fixed > 25
     assert steps in (None, fixed)
     assert end(run)["batches"][-1][0] == fixed
+
+
+def test_a_budgeted_run_killed_after_its_warm_up_goes_on_from_a_checkpoint_within_it(pictures: Path, tmp_path: Path):
+    """That checkpoint was made when the end of the warm-up was the only end known; the recipe knows the real one."""
+    recipe = budgeted(pictures, checkpoint_every=15)
+    run = stopped(recipe, tmp_path / "runs", 23)
+    shutil.rmtree(run / "checkpoints" / "23")
+    (run / "recipe.yaml").write_text(
+        Recipe.from_yaml((run / "recipe.yaml").read_text()).updated({"train.steps": 30}).to_yaml()
+    )
+    pipeline.resume(RunFolder(run))
+    assert [step for step, _, _ in end(run)["batches"]] == list(range(1, 31))
+
+
+def budgeted(pictures: Path, *, checkpoint_every: int) -> Recipe:
+    return Recipe.from_layers(
+        {
+            "data": {"source": str(pictures)},
+            "model": {"name": "convnet", "options": {"width": 8, "stages": 2}},
+            "train": {
+                "budget": 5, "batch": 8, "warmup_steps": 20, "log_ids": True, "checkpoint_every": checkpoint_every,
+            },
+        }
+    )  # fmt: skip

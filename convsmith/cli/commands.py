@@ -6,9 +6,10 @@ import importlib
 import io
 import os
 import sys
+import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -57,7 +58,24 @@ def convsmith() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and end the process with its exit code (see `convsmith.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a process of several without tearing Python down.
+
+    gloo's threads may still drop their last reference to a tensor then, and a thread that asks for the interpreter's
+    lock while it is torn down aborts the process, which torchrun takes for a failure (seen once in about ten runs).
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()  # a checkpoint that is being written
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:

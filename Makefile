@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BROWSER_STAMP := .venv/.installed-browser
 
-.PHONY: demo test test-all lint bench-digits bench-fashion bench-loop pictures clean
+.PHONY: demo test test-all lint bench-digits bench-fashion bench-loop tables pictures clean
 
 demo: $(STAMP)
 	@$(BIN)/convsmith train digits --name demo
@@ -33,8 +33,12 @@ bench-fashion: $(STAMP)
 bench-loop: $(STAMP)
 	@$(BIN)/python benchmarks/loop.py
 
+tables: $(STAMP)
+	@$(BIN)/python benchmarks/tables.py
+
 pictures: $(STAMP) $(BROWSER_STAMP)
-	@$(BIN)/python docs/pictures.py
+	@test -n "$(RUN)" || (echo "Say of which run: make pictures RUN=runs/..." && exit 2)
+	@$(BIN)/python docs/pictures.py $(RUN)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Convsmith needs Python 3.11 or newer: make PYTHON=python3.11"'

@@ -14,7 +14,7 @@ import numpy as np
 from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
 from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
-from convsmith.pipeline import Code, Listener, ModelFunction, Trained
+from convsmith.pipeline import Code, Listener, ModelFunction, Trained, silent
 from convsmith.recipe import Recipe, load_layer, nested
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
@@ -88,8 +88,9 @@ def train(
     }  # fmt: skip
     given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
     resolved = Recipe.from_layers(base, *(nested(key, value) for key, value in given.items()))
-    with pipeline.Progress(quiet=not _watched()) as progress:
-        folder = pipeline.train(resolved, runs=Path(runs), code=code, tell=listener or progress, started=started)
+    with pipeline.Progress(quiet=False) as progress:
+        tell = listener or (progress if _watched() else silent)
+        folder = pipeline.train(resolved, runs=Path(runs), code=code, tell=tell, started=started)
     return Run(folder, code=code)
 
 

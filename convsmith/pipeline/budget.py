@@ -8,9 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from convsmith.images import Dataset
+from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.plan import closing_seconds
 from convsmith.recipe import Recipe, settled
 
+DRIFT = 0.05
+"""Share of the budget by which a run may miss it unmentioned."""
 AIM = 0.97
 """Share of the budget aimed at: a machine that slows down a little still keeps it."""
 
@@ -21,7 +24,6 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
-        self.steps = 0
         self._activity: str | None = None
         self._since = 0.0
 
@@ -79,3 +81,11 @@ def fix_steps(
         per_step += watch.each("tune") / settled(train.tune_every)
     left = AIM * float(train.budget or 0.0) - elapsed - reserve
     return done + max(1, int(left / per_step))
+
+
+def announce_drift(budget: float, took: float, tell: Listener) -> None:
+    """Say by how much a budget was missed; the steps were fixed, so nothing was corrected on the way."""
+    if abs(took - budget) > DRIFT * budget:
+        speed = "slower" if took > budget else "faster"
+        reason = f"the machine became {speed} after the warm-up had fixed the steps"
+        tell(Message("note", f"The run took {took:.0f} s of a budget of {budget:.0f} s: {reason}."))

@@ -15,7 +15,7 @@ from convsmith.batches import Batches
 from convsmith.errors import Interrupted, RunError
 from convsmith.evidence import predict
 from convsmith.pipeline import machine
-from convsmith.pipeline.budget import Stopwatch, fix_steps
+from convsmith.pipeline.budget import Stopwatch, announce_drift, fix_steps
 from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_network, place, recorded_code
 from convsmith.pipeline.finish import finish
 from convsmith.pipeline.messages import Listener, Message, silent
@@ -175,6 +175,8 @@ def carry_out(job: Job) -> None:
         with loop.deployed():  # all processes take part
             if log is not None:
                 finish(job.run, model, loop.task, recipe, job.prepared, images, log, job.tell, job.started)
+        if recipe.train.budget is not None and not training.resumed:
+            announce_drift(recipe.train.budget, time.monotonic() - job.started, job.tell)
     except Interrupted as error:
         error.mend = error.mend or f"Go on with: convsmith resume {job.run.path}"
         raise
@@ -239,6 +241,11 @@ class Training:
         self._began = 0
         self._saved: int | None = None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether some of its steps were made by an earlier command."""
+        return self._began > 0
+
     def restore(self) -> None:
         """Load the last whole checkpoint, cut the log to it, and say so; do nothing where there is none."""
         job = self.job
@@ -272,6 +279,8 @@ class Training:
             if not self.loop.stop_reason:
                 self.loop.total = self._fixed_steps(warmup)
         self._iterate()
+        if self.loop.done:
+            self._append("stopped", self.loop.epoch, self.loop.step, {})
         if self._saved != self.loop.step:
             self._save()
         if self._writer is not None:
@@ -286,9 +295,8 @@ class Training:
             elif event.kind == "checkpoint":
                 with self.watch.during("checkpoint"):
                     self._save()
-            elif event.kind != "stopped" or self.loop.done:
+            elif event.kind != "stopped":
                 self._append(event.kind, event.epoch, event.step, event.values)
-                self.watch.steps = self.loop.step
             self.job.tell(Message("training", event.kind, {"event": event, "total": self.loop.total}))
         self.watch.stop()
 

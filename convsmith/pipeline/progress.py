@@ -42,7 +42,7 @@ class Progress:
         self._end_bar()
 
     def __call__(self, message: Message) -> None:
-        if self.quiet:
+        if self.quiet and message.kind != "note":
             return
         getattr(self, f"_{message.kind}")(message)
 

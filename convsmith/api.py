@@ -15,7 +15,7 @@ from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
 from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
 from convsmith.pipeline import Code, Listener, ModelFunction, Trained, silent
-from convsmith.recipe import Recipe, load_layer, nested
+from convsmith.recipe import Recipe, layer, load_layer
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
 from convsmith.run_folder import RunFolder, find_run, read_log
@@ -87,7 +87,7 @@ def train(
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
     given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
-    resolved = Recipe.from_layers(base, *(nested(key, value) for key, value in given.items()))
+    resolved = Recipe.from_layers(base, layer(given))
     with pipeline.Progress(quiet=False) as progress:
         tell = listener or (progress if _watched() else silent)
         folder = pipeline.train(resolved, runs=Path(runs), code=code, tell=tell, started=started)

@@ -6,8 +6,9 @@
     ├── RunError                  4   a run folder cannot be read, is locked, or does not match
     │   └── CheckpointError       4   a checkpoint is damaged or was made for something else
     ├── ResourceError             5   memory or disk ran out
-    ├── RequirementError          6   a demanded figure was not reached
-    └── Interrupted         130/143   a signal ended the work after it was saved
+    └── RequirementError          6   a demanded figure was not reached
+
+    Interrupted             130/143   a signal ended the work after it was saved; a KeyboardInterrupt, and no error
 
 Each says what happened, what was expected, and the mend. The command line prints message and mend; `--debug` adds the
 traceback.
@@ -67,8 +68,10 @@ class RequirementError(ConvsmithError):
     exit_code = 6
 
 
-class Interrupted(ConvsmithError):
+class Interrupted(KeyboardInterrupt):
     """A signal asked the work to end; everything that could be saved has been.
+
+    It derives from `KeyboardInterrupt`, so that nobody's `except Exception` takes it for a failure of their own.
 
     Args:
         message, mend: as in `ConvsmithError`.
@@ -76,5 +79,7 @@ class Interrupted(ConvsmithError):
     """
 
     def __init__(self, message: str, *, mend: str = "", exit_code: int = 130) -> None:
-        super().__init__(message, mend=mend)
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
         self.exit_code = exit_code

@@ -1,7 +1,7 @@
 """The recipe: all that makes a run, as frozen data.
 
 Names come from tables, never from import paths, because a configuration that can name code is code execution. `auto`
-is resolved by `pipeline.plan`, which says why; `None` means off. Layers: default < named recipe < file < `--set`.
+is resolved by `pipeline.plan`, which says why; `None` means off. Layers: default < named < file < what was typed.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Augment(Section):
 class Train(Section):
     """How the network is trained. Lengths are in epochs, or in steps once a budget has been turned into them."""
 
-    epochs: int | Auto = "auto"
+    epochs: int | Auto | None = Field(default="auto", description="passes over the images; null where the steps rule")
     steps: int | None = Field(default=None, ge=1)
     budget: float | None = Field(default=None, gt=0, description="seconds of wall clock for the whole command")
     batch: int | Auto = "auto"
@@ -157,14 +157,15 @@ class Recipe(Section):
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """Merge mappings, the later over the earlier, and check the result."""
+        """Merge mappings, the later over the earlier, and check the result.
+
+        A resolved recipe holds what was asked beside what followed from it, such as epochs beside steps. Where a later
+        layer sets the one, the other no longer holds and goes, by `DERIVED`, unless that layer sets it, too.
+        """
         merged: dict[str, Any] = {}
-        for layer in layers:
-            merged = _merge(merged, layer)
-        try:
-            return cls.model_validate(merged)
-        except ValidationError as error:
-            raise _usage_error(cls, error, merged) from None
+        for each in layers:
+            merged = _merge(_without_derived(merged, each), each)
+        return cls._checked(merged)
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
@@ -178,7 +179,14 @@ class Recipe(Section):
 
     def updated(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted keys replaced, such as `{"train.epochs": 30}`, checked again."""
-        return type(self).from_layers(self.model_dump(), *(nested(key, value) for key, value in changes.items()))
+        return self._checked(layer(changes, over=self.model_dump()))
+
+    @classmethod
+    def _checked(cls, merged: Mapping[str, Any]) -> Self:
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise _usage_error(cls, error, merged) from None
 
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -186,6 +194,22 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "plain": {"augment": {"preset": "none"}, "train": {"average": None, "label_smoothing": 0.0, "clip": None}},
 }
 """Named recipes: `quick` for a first look, `plain` without augmentation, averaging or smoothing, to compare with."""
+
+PACE: Mapping[str, Any] = dict.fromkeys(
+    ("train.warmup_steps", "train.average", "train.report_every", "train.checkpoint_every", "train.tune_every"), "auto"
+)
+"""What follows from the number of steps, where a plan has chosen it."""
+
+DERIVED: Mapping[str, Mapping[str, Any]] = {
+    "model": {"network": None},
+    "augment.preset": {"augment.operations": None},
+    "train.epochs": {"train.budget": None, "train.steps": None},
+    "train.budget": {"train.epochs": "auto", "train.steps": None},
+    "train.steps": {"train.epochs": "auto", "train.budget": None},
+    "train.batch": {"train.steps": None},
+    "data.limit": {"train.steps": None},
+}
+"""A key that a layer sets, and what becomes of the keys below that layer that followed from its former value."""
 
 
 def load_layer(text: str) -> Mapping[str, Any]:
@@ -236,6 +260,14 @@ def seconds(text: str) -> float:
     return hours * 3600 + minutes * 60 + rest
 
 
+def layer(changes: Mapping[str, Any], *, over: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Dotted keys and their values as one nested layer, over the mapping given."""
+    merged = dict(over or {})
+    for key, value in changes.items():
+        merged = _merge(merged, nested(key, value))
+    return merged
+
+
 def nested(key: str, value: Any) -> dict[str, Any]:
     """`nested("train.epochs", 3)` is `{"train": {"epochs": 3}}`."""
     for part in reversed(key.split(".")):
@@ -276,6 +308,34 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
         replace = not (isinstance(below, Mapping) and isinstance(value, Mapping)) or "name" in value
         merged[key] = value if replace else _merge(below, value)  # type: ignore[arg-type]
     return merged
+
+
+def _without_derived(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`lower` without what followed there from keys that `upper` sets anew. What is off there stays off."""
+    asked = {key for key in DERIVED if _at(upper, key, default=...) is not ...}
+    asked -= {
+        key for key in ("train.epochs", "train.budget", "train.steps") if _at(upper, key) is None
+    }  # off: no length
+    if not isinstance(_at(lower, "train.epochs"), int) and _at(lower, "train.budget") is None:
+        asked -= {"train.batch", "data.limit"}  # steps that were asked for, not counted
+    stale: dict[str, Any] = {}
+    for key in sorted(asked):
+        stale |= DERIVED[key]
+    if _at(lower, "train.steps") is not None and ("train.steps" in stale or "train.steps" in asked):
+        stale |= PACE  # only a recipe with steps has been through a plan; else someone asked for these
+    for key, value in stale.items():
+        if _at(lower, key) not in (None, 0):
+            lower = _merge(lower, nested(key, value))
+    return lower
+
+
+def _at(node: Any, key: str, default: Any = None) -> Any:
+    """The value at a dotted key of nested mappings."""
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return default
+        node = node[part]
+    return node
 
 
 def _usage_error(model: type[BaseModel], error: ValidationError, given: Mapping[str, Any]) -> UsageError:

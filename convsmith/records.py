@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 Severity = Literal["error", "warning", "hint"]
-Split = Literal["train", "tune", "test"]
 
 
 class Record:

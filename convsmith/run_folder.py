@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def disk_errors(doing: str) -> Iterator[None]:
         raise
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write a new file and force it to disk; where that fails, no part of it stays behind."""
     try:
         with path.open("wb") as file:
@@ -101,6 +102,7 @@ class EventLog:
         self.path = path
         with disk_errors(f"opening {path}"):
             self._file = path.open("ab")
+            sync_folder(path.parent)  # or a loss of power could take the log from under a checkpoint that stands
 
     def append(self, kind: str, *, epoch: int = 0, step: int = 0, values: Mapping[str, Any] | None = None) -> None:
         """Add one record, stamped with the time in seconds since 1970; NaN and infinities become null."""
@@ -134,15 +136,23 @@ class EventLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a log; a last line that was torn by a crash is left out."""
+    """All records of a log; a last line that was torn by a crash is left out.
+
+    Raises:
+        RunError: another line is damaged, which no crash does.
+    """
     if not path.exists():
         return []
+    lines = path.read_bytes().splitlines()
     records = []
-    for line in path.read_bytes().split(b"\n"):
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            continue
+            if number < len(lines):
+                raise RunError(
+                    f"{path} is damaged in line {number}.", mend="Put the log back from a copy, or train again."
+                ) from None
     return records
 
 
@@ -189,8 +199,22 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its results and report."""
-        return (self.path / "results.json").exists() and self.report.exists()
+        """Whether the run came to its end and still has its results and report."""
+        return self.ended and self.has("results.json") and self.report.exists()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the log's last record says so: all predictions and results were written before it."""
+        lines = self.log_path.read_bytes().splitlines() if self.log_path.exists() else []
+        try:
+            return json.loads(lines[-1])["kind"] == "finished"
+        except (IndexError, ValueError, KeyError, TypeError):
+            return False
+
+    def refuse_unfinished(self) -> None:
+        """Raise `RunError` where the run did not come to its end, so that what it holds may be a part."""
+        if not self.ended:
+            raise RunError(f"{self.path} is not finished.", mend=f"Carry it to its end: convsmith resume {self.path}")
 
     def has(self, name: str) -> bool:
         """Whether a record is there."""
@@ -254,11 +278,20 @@ def slug(name: str) -> str:
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
-    """All runs in a folder, oldest first."""
+    """All runs in a folder, oldest first; copying a run or rewriting its recipe does not make it younger."""
     if not runs.is_dir():
         return []
     found = [RunFolder(path) for path in runs.iterdir() if (path / "recipe.yaml").is_file()]
-    return sorted(found, key=lambda run: (run.path / "recipe.yaml").stat().st_mtime_ns)
+    return sorted(found, key=_age)
+
+
+def _age(run: RunFolder) -> tuple[float, float]:
+    """When a run was made, in seconds since 1970, by its manifest where that can be read; then by its recipe's file."""
+    changed = (run.path / "recipe.yaml").stat().st_mtime
+    try:
+        return datetime.fromisoformat(run.read_json("manifest.json")["created"]).timestamp(), changed
+    except (RunError, ValueError, KeyError, TypeError):
+        return changed, changed
 
 
 def find_run(text: str, runs: Path) -> RunFolder:

@@ -80,6 +80,15 @@ def test_report_rebuilds_the_same_page_where_torch_cannot_be_imported(run: Path)
     assert (run / "findings.json").is_file()
 
 
+def test_evaluate_shows_the_same_figures_where_torch_cannot_be_imported(run: Path):
+    before = (run / "results.json").read_bytes()
+    (run / "results.json").unlink()
+    done = python(f"{WITHOUT_TORCH}{COMMAND.format(words=['evaluate', str(run)])}\nassert code == 0")
+    assert done.returncode == 0, done.stderr
+    assert "9 test images" in done.stdout
+    assert (run / "results.json").read_bytes() == before
+
+
 def test_every_name_of_the_library_can_be_loaded():
     import convsmith
 

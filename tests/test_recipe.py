@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from convsmith import recipe as recipes
 from convsmith.design import parse
 from convsmith.errors import UsageError
-from convsmith.recipe import RECIPES, Recipe, load_layer, parse_assignments, parse_yaml, seconds
+from convsmith.recipe import RECIPES, Recipe, layer, load_layer, parse_assignments, parse_yaml, seconds
 
 # ------------------------------------------------------------------------------------------------------------- layers
 
@@ -45,6 +45,70 @@ def test_the_layers_given_stay_as_they_were():
     Recipe.from_layers(below, {"train": {"epochs": 2}})
     assert below == {"train": {"epochs": 1}}
     assert RECIPES["quick"]["train"]["epochs"] == 8
+
+
+RESOLVED = {
+    "model": "convnet",
+    "network": {"stem": {"width": 8}, "stages": [{"width": 8}]},
+    "augment": {"preset": "digits", "operations": ["shift"]},
+    "train": {
+        "epochs": 8, "steps": 160, "batch": 64, "warmup_steps": 32, "average": 0.9, "report_every": 20,
+        "checkpoint_every": 160, "tune_every": 20,
+    },
+}  # fmt: skip
+"""What a run's recipe.yaml holds: what was asked, and what followed from it."""
+PACE = ("warmup_steps", "average", "report_every", "checkpoint_every", "tune_every")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ({"train.epochs": 5}, {"epochs": 5, "steps": None, "budget": None}),
+        ({"train.budget": "1m"}, {"epochs": "auto", "steps": None, "budget": 60}),
+        ({"train.steps": 90}, {"epochs": "auto", "steps": 90, "budget": None}),
+        ({"train.batch": 32}, {"epochs": 8, "steps": None, "budget": None}),
+        ({"data.limit": 500}, {"epochs": 8, "steps": None, "budget": None}),
+    ],
+)
+def test_a_length_typed_over_the_recipe_of_a_run_is_the_length_and_sets_the_pace_anew(typed, expected):
+    made = Recipe.from_layers(RESOLVED, layer(typed))
+    assert {key: getattr(made.train, key) for key in expected} == expected
+    assert [getattr(made.train, key) for key in PACE] == ["auto"] * len(PACE)
+    assert made.network is not None
+    kept = Recipe.from_layers(RESOLVED, layer({**typed, "train.warmup_steps": 3, "train.average": None})).train
+    assert (kept.warmup_steps, kept.average, kept.tune_every) == (3, None, "auto")
+
+
+@pytest.mark.parametrize("model", ["convnet-medium", "own"])
+def test_a_model_typed_over_the_recipe_of_a_run_is_the_model(model):
+    made = Recipe.from_layers(RESOLVED, {"model": model})
+    assert (made.model.name, made.network) == (model, None)
+    assert made.train == Recipe.from_layers(RESOLVED).train
+
+
+def test_a_preset_typed_over_the_recipe_of_a_run_is_the_augmentation():
+    made = Recipe.from_layers(RESOLVED, parse_assignments(["augment.preset=none"]))
+    assert (made.augment.preset, made.augment.operations) == ("none", None)
+
+
+def test_what_has_nothing_to_do_with_it_leaves_the_recipe_of_a_run_as_it_is():
+    same = Recipe.from_layers(RESOLVED)
+    assert Recipe.from_layers(RESOLVED, {"seed": 0}, {"train": {"device": "auto", "budget": None}}) == same
+    assert Recipe.from_layers(RESOLVED, {"train": {"epochs": None}}).train.steps == 160
+    assert Recipe.from_layers({}, same.model_dump()) == same
+    assert Recipe.from_layers({"train": {"epochs": 3}}, same.model_dump()) == same
+    changed = same.updated({"train.epochs": 5}).train
+    assert (changed.epochs, changed.steps) == (5, 160)
+
+
+def test_what_was_asked_for_and_what_is_off_stays_under_another_length():
+    asked = Recipe.from_layers({"train": {"epochs": 8, "average": 0.99, "tune_every": 7}}, {"train": {"epochs": 5}})
+    assert (asked.train.average, asked.train.tune_every) == (0.99, 7)
+    off = {"train": {**RESOLVED["train"], "average": None, "tune_every": 0}}
+    made = Recipe.from_layers(off, {"train": {"epochs": 5}}).train
+    assert (made.average, made.tune_every, made.warmup_steps) == (None, 0, "auto")
+    asked = {"train": {"steps": 100, "batch": 64}}
+    assert Recipe.from_layers(asked, {"train": {"batch": 32}}).train.steps == 100
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -246,6 +246,24 @@ def test_a_torn_last_line_is_left_out(tmp_path, torn):
     assert read_log(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize("damage", [b"\x00\x00\n", b"{\n", b"\n"])
+def test_a_damaged_line_that_is_not_the_last_is_a_loud_error(tmp_path, damage):
+    log = EventLog(tmp_path / "log.jsonl")
+    log.append("started")
+    log.close()
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    (tmp_path / "log.jsonl").write_bytes(whole + damage + whole)
+    with pytest.raises(RunError, match="damaged in line 2"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_a_new_logs_name_is_forced_to_disk_with_its_folder(tmp_path, monkeypatch):
+    forced = []
+    monkeypatch.setattr("convsmith.run_folder.sync_folder", lambda path: forced.append(sorted(path.iterdir())))
+    EventLog(tmp_path / "log.jsonl").close()
+    assert forced == [[tmp_path / "log.jsonl"]]
+
+
 def test_a_log_is_cut_to_its_recorded_length_and_goes_on_there(tmp_path):
     path = tmp_path / "log.jsonl"
     log = EventLog(path)
@@ -295,7 +313,6 @@ def test_a_run_folder_is_named_by_date_name_and_recipe_and_a_second_gets_a_numbe
     assert second.path.name == first.path.name + "-2"
     assert first.name == second.name == "My-Photos"
     assert first.checkpoints.is_dir()
-    assert not first.finished
     assert RunFolder.create(tmp_path / "runs", "My Photos!", "another").path.name != first.path.name
 
 
@@ -305,6 +322,45 @@ def test_a_run_folder_is_named_by_date_name_and_recipe_and_a_second_gets_a_numbe
 )
 def test_a_name_becomes_safe_for_a_folder(name, expected):
     assert slug(name) == expected
+
+
+def test_a_run_is_finished_when_its_log_ends_so_and_its_results_and_report_are_there(tmp_path):
+    run = make_run(tmp_path, "digits")
+    log = EventLog(run.log_path)
+
+    def state(kind=None):
+        if kind:
+            log.append(kind)
+        return run.ended, run.finished
+
+    run.write_json("results.json", {})
+    run.report.write_text("page")
+    assert state() == (False, False)
+    assert state("started") == (False, False)
+    assert state("finished") == (True, True)
+    assert state("resumed") == (False, False)
+    with pytest.raises(RunError, match="is not finished") as caught:
+        run.refuse_unfinished()
+    assert f"convsmith resume {run.path}" in caught.value.mend
+    assert state("finished") == (True, True)
+    run.refuse_unfinished()
+    for path in (run.report, run.path / "results.json"):
+        path.rename(tmp_path / "away")
+        assert state() == (True, False)
+        (tmp_path / "away").rename(path)
+    log.close()
+    with run.log_path.open("ab") as file:
+        file.write(b'{"kind": "fin')
+    assert not run.ended
+
+
+def test_runs_are_ordered_by_when_they_were_made_not_by_when_their_files_were_touched(tmp_path):
+    first, second = make_run(tmp_path, "first", age=1), make_run(tmp_path, "second", age=100)
+    first.write_json("manifest.json", {"created": "2026-03-01T12:00:00+0200"})
+    second.write_json("manifest.json", {"created": "2026-03-01T11:00:00+0000"})
+    assert [run.name for run in list_runs(tmp_path)] == ["first", "second"]
+    (second.path / "manifest.json").write_text("{")
+    assert [run.name for run in list_runs(tmp_path)] == ["second", "first"]
 
 
 def test_a_run_is_found_by_path_folder_name_name_prefix_and_last(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from convsmith import __version__
-from convsmith.errors import ConvsmithError
+from convsmith.errors import ConvsmithError, Interrupted
 
 STARTED = time.monotonic()
 """When the command began, for budgets; the interpreter's own start before it is a few hundredths of a second."""
@@ -96,7 +96,10 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, click.exceptions.Abort) as stop:
+        cause = stop if isinstance(stop, Interrupted) else stop.__cause__ or stop.__context__  # click wraps it
+        if isinstance(cause, Interrupted):
+            return _told(cause.message, cause.mend, cause.exit_code)
         return _told("Stopped.", "", 130)
     except Exception as error:
         if "--debug" in arguments:

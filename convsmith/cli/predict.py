@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -94,6 +93,7 @@ def _is_picture(path: Path, extensions: Container[str]) -> bool:
 def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]]:
     from convsmith.errors import DataError
     from convsmith.images import decode, pixel_hash
+    from convsmith.images.decode import shown
 
     for start in range(0, len(files), batch):
         seen: dict[str, Any] = {}
@@ -107,10 +107,10 @@ def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]
         answers = dict(zip(good, logits, strict=True))
         for path in files[start : start + batch]:
             if path not in answers:
-                yield {"path": _text(path), "class": None, "probability": None, "top": [], "error": str(seen[path])}
+                yield {"path": shown(path), "class": None, "probability": None, "top": [], "error": str(seen[path])}
                 continue
             digest = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
-            yield {"path": _text(path), **_answer(trained, answers[path]), "pixels": digest, "error": None}
+            yield {"path": shown(path), **_answer(trained, answers[path]), "pixels": digest, "error": None}
 
 
 def _answer(trained: Any, logits: Any) -> dict[str, Any]:
@@ -135,9 +135,10 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from convsmith.console import plain_console
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in ("picture", "class", "probability", "next best"):
@@ -148,9 +149,4 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             continue
         rest = ", ".join(f"{item['class']} {item['probability']:.1%}" for item in row["top"][1:])
         table.add_row(escape(row["path"]), escape(row["class"]), f"{row['probability']:.1%}", escape(rest))
-    Console(file=sys.stdout, highlight=False).print(table)
-
-
-def _text(path: str) -> str:
-    """A path that prints: bytes that are not UTF-8 are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    plain_console().print(table)

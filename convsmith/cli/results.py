@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,17 @@ def runs(*, runs: Path, quiet: bool, as_json: bool) -> None:
         click.echo(f"There are no runs in {runs.resolve()}.")
         options.hint("convsmith train digits", quiet=quiet)
         return
-    import sys
-
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from convsmith.console import plain_console
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in ("run", "data", "network", "result", "time"):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(row[key])) for key in ("run", "data", "network", "result", "time")))
-    Console(file=sys.stdout, highlight=False).print(table)
+    plain_console().print(table)
     options.hint("convsmith report last --open", quiet=quiet)
 
 
@@ -51,6 +51,7 @@ def report(run: str, *, runs: Path, quiet: bool, open_: bool, as_json: bool) -> 
     from convsmith.reporting import write_report
 
     folder = options.found(run, runs)
+    folder.refuse_unfinished()
     path = write_report(folder)
     click.echo(json.dumps({"report": str(path)}) if as_json else str(path))
     if open_:
@@ -78,16 +79,21 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Show RUN's figures, computed anew from its recorded predictions; with --data, measure it on other images."""
+    """Show RUN's figures, computed anew from its recorded predictions; with --data, measure it on other images.
+
+    Images that RUN was trained on or chosen by are left out of --data, and counted.
+    """
     folder = options.found(run, runs)
-    from convsmith import pipeline
-    from convsmith.cli.show import print_split
+    from convsmith.cli.show import headline, print_split
 
     if data is None:
-        results = pipeline.rescore(folder)
-        split = next(name for name in ("test", "tune", "train") if name in results["splits"])
-        result, place = results["splits"][split], "results.json"
+        from convsmith.evaluation import rescore
+
+        split, result = headline(rescore(folder))
+        place = "results.json"
     else:
+        from convsmith import pipeline
+
         with pipeline.Progress(quiet=quiet) as tell:
             trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
             result, place = pipeline.evaluate_on(trained, data, limit=limit, tell=tell)
@@ -100,12 +106,12 @@ def evaluate(
     options.hint(f"convsmith report {run} --open   (the figures lie in {folder.path / place})", quiet=quiet)
 
 
-def _print_classes(result: dict[str, Any]) -> None:
+def _print_classes(result: Mapping[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from convsmith.cli.show import estimate_cells
-    from convsmith.pipeline.progress import plain_console
+    from convsmith.console import plain_console
     from convsmith.records import Estimate
 
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
@@ -120,6 +126,7 @@ def _print_classes(result: dict[str, Any]) -> None:
 
 def _row(run: Any) -> dict[str, Any]:
     """One run for the list; what it has not come to is said in words."""
+    from convsmith.cli.show import headline
     from convsmith.errors import RunError
     from convsmith.run_folder import read_log
 
@@ -127,9 +134,8 @@ def _row(run: Any) -> dict[str, Any]:
     try:
         manifest = run.read_json("manifest.json")
         row["data"], row["network"] = manifest["data"]["source"], manifest["model"]["description"]
-        if run.has("results.json"):
-            splits = run.read_json("results.json")["splits"]
-            best = splits.get("test") or splits["tune"]
+        if run.ended:
+            _, best = headline(run.read_json("results.json"))
             name, figure = next(iter(best["metrics"].items()))
             interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
             row["result"] = f"{name} {figure['value']:.3f} {interval}"

@@ -11,7 +11,8 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from convsmith.pipeline.progress import plain_console
+from convsmith.console import plain_console
+from convsmith.errors import RunError
 from convsmith.records import Estimate
 from convsmith.run_folder import RunFolder
 
@@ -19,6 +20,18 @@ from convsmith.run_folder import RunFolder
 def plan_json(plan: Any) -> str:
     """The plan as JSON, with the resolved recipe."""
     return json.dumps({**plan.to_json(), "recipe": plan.recipe.model_dump(mode="json")}, ensure_ascii=False, indent=1)
+
+
+def headline(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The split whose figures lead, by name, and its record: the test images, else those that choices were made by.
+
+    Raises:
+        RunError: there are neither; figures of training images are never shown in their place.
+    """
+    for split in ("test", "tune"):
+        if split in results["splits"]:
+            return split, results["splits"][split]
+    raise RunError("The run has figures of neither test nor tune images.")
 
 
 def print_results(run: RunFolder, *, as_json: bool) -> None:
@@ -29,18 +42,16 @@ def print_results(run: RunFolder, *, as_json: bool) -> None:
             json.dumps({"run": str(run.path), "report": str(run.report), **results}, ensure_ascii=False, indent=1)
         )
         return
-    for split in ("test", "tune"):
-        if split in results["splits"]:
-            print_split(results["splits"][split], split)
-            break
+    split, result = headline(results)
+    print_split(result, split)
     click.echo(f"Report {run.report}")
 
 
 def print_seeds(runs: Sequence[RunFolder], *, as_json: bool) -> None:
     """The headline figure of several runs on the same test images: each, their mean, and how much the seed matters."""
-    splits = [run.read_json("results.json")["splits"] for run in runs]
-    name = next(iter(splits[0]["test"]["metrics"]))
-    values = [split["test"]["metrics"][name]["value"] for split in splits]
+    figures = [headline(run.read_json("results.json"))[1]["metrics"] for run in runs]
+    name = next(iter(figures[0]))
+    values = [metrics[name]["value"] for metrics in figures]
     mean, spread = statistics.mean(values), statistics.stdev(values)
     if as_json:
         rows = [{"run": str(run.path), name: value} for run, value in zip(runs, values, strict=True)]
@@ -55,7 +66,7 @@ def print_seeds(runs: Sequence[RunFolder], *, as_json: bool) -> None:
 def print_split(result: Mapping[str, Any], split: str) -> None:
     """One split's figures, a line each: value, interval, method; then classes."""
     console = plain_console()
-    console.print(f"[bold]{result['n']:,} {split} images[/]")
+    console.print(f"[bold]{result['n']:,} {escape(split)} images[/]")
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     for column in ("figure", "value", "95 % interval", "method"):
         table.add_column(column)

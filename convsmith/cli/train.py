@@ -142,9 +142,9 @@ def _asked(
     seed: int | None,
     device: str | None,
 ) -> tuple[Recipe, Code | None]:
-    """The recipe as asked (default < named < file < --set and flags), and the user's own code if any."""
+    """The recipe as asked (default < named or file < --set and flags as one), and the user's own code if any."""
     from convsmith.errors import UsageError
-    from convsmith.recipe import Recipe, load_layer, nested, parse_assignments
+    from convsmith.recipe import Recipe, layer, load_layer, parse_assignments
 
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train.", mend="Give one of them.")
@@ -162,8 +162,8 @@ def _asked(
         )
     else:
         flags["model"] = model
-    layers = [nested(key, value) for key, value in flags.items() if value is not None]
-    recipe = Recipe.from_layers(*map(load_layer, recipes), parse_assignments(assignments), *layers)
+    given = {key: value for key, value in flags.items() if value is not None}
+    recipe = Recipe.from_layers(*map(load_layer, recipes), layer(given, over=parse_assignments(assignments)))
     if recipe.data.source is None:
         raise UsageError("Neither the command nor the recipe names the images.", mend="convsmith train DATA --recipe …")
     return recipe, code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 from convsmith.records import Estimate, Severity
 
 FEW = 100  # below so many images even a clear figure is a suspicion: at 40, an interval is 25 points wide
-FLAGS = {"train.epochs": "--epochs", "data.limit": "--limit"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Evidence:
 
     Args:
         results: results.json.   log: the records of log.jsonl.   plan: plan.json.   manifest: manifest.json.
-        audit: audit.json.   recipe: the resolved recipe as a nested dictionary.
+        audit: audit.json.   recipe: the resolved recipe as a nested dictionary.   run: the folder, for commands.
     """
 
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -29,6 +29,7 @@ class Evidence:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
 
     def split(self, *names: str) -> Mapping[str, Any] | None:
         """The results of the first of these splits that was measured and has images."""
@@ -43,19 +44,47 @@ class Evidence:
         return default if value is None or value == "auto" else value
 
     def epochs(self) -> int:
-        """How many epochs were trained: what the recipe states, else what the log reached."""
-        return int(self.setting("train.epochs", max((int(r.get("epoch", 0)) for r in self.log), default=0))) or 1
+        """How many epochs were trained: what the recipe states, or where steps ruled what the log reached."""
+        stated = self.setting("train.epochs")
+        counted = stated if isinstance(stated, int) and not steps_rule(self.plan) else passes(self.log)
+        return max(1, round(counted or stated or 1))
 
     def experiment(self, change: Mapping[str, Any]) -> str:
-        """The command that repeats this run with a change: what was typed, less what the change replaces."""
-        typed = [str(word) for word in self.manifest.get("command") or ()]
-        if "train" in typed:
-            words = _without(typed[typed.index("train") + 1 :], change)
-        else:
-            words = [str((self.manifest.get("data") or {}).get("source") or self.setting("data.source", "DATA"))]
+        """The command that repeats this run, as it was asked for, with a change."""
+        words = again(self.manifest, self.run, "given.yaml")
         for key, value in change.items():
-            words += [FLAGS[key], str(value)] if key in FLAGS else ["--set", f"{key}={value}"]
-        return shlex.join(["convsmith", "train", *words])
+            words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        return shlex.join(words)
+
+
+def again(manifest: Mapping[str, Any], run: str, recipe: str = "recipe.yaml") -> list[str]:
+    """The words that train once more from a recipe in the run's folder, with its own code and processes."""
+    processes = manifest.get("world_size") or 1
+    start = ["torchrun", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
+    words = [*start, "convsmith", "train", "--recipe", f"{run or 'RUN'}/{recipe}"]
+    code = (manifest.get("model") or {}).get("code")
+    if code:
+        words += ["--model", f"{run or 'RUN'}/code.py:{code['name']}"]
+        for name, value in (code.get("options") or {}).items():
+            words += ["--arg", f"{name}={json.dumps(value)}"]
+    return words
+
+
+def steps_rule(plan: Mapping[str, Any]) -> bool:
+    """Whether the length of the run was a number of steps, asked for or from a budget, and not of epochs."""
+    return any(choice.get("name") == "train.steps" for choice in plan.get("choices") or ())
+
+
+def steps_per_epoch(log: Sequence[Mapping[str, Any]]) -> float | None:
+    """Steps of one epoch, from the first that ended; None where none did."""
+    ended = next((event for event in log if event.get("kind") == "epoch" and event.get("epoch")), None)
+    return ended["step"] / ended["epoch"] if ended and ended["step"] else None
+
+
+def passes(log: Sequence[Mapping[str, Any]]) -> float | None:
+    """How many times the training images were gone through; None where not even once."""
+    per_epoch = steps_per_epoch(log)
+    return max(event.get("step") or 0 for event in log) / per_epoch if per_epoch else None
 
 
 def estimate(values: Mapping[str, Any] | None) -> Estimate | None:
@@ -85,22 +114,3 @@ def percent(share: float | None) -> str:
     """A share for a person: 97 %, and 99.6 % where rounding would claim that nothing is left."""
     value = 100 * (share or 0.0)
     return f"{value:.0f} %" if 1 <= value <= 99 or value in (0.0, 100.0) else f"{value:.1f} %"
-
-
-def _without(words: Sequence[str], change: Mapping[str, Any]) -> list[str]:
-    dropped = {"--name", *(FLAGS[key] for key in change if key in FLAGS)}
-    if "train.epochs" in change:
-        dropped.add("--budget")
-    kept, rest = [], iter(words)
-    for word in rest:
-        name, _, value = word.partition("=")
-        if name in dropped:
-            if not value:
-                next(rest, None)
-        elif word == "--set":
-            setting = next(rest, "")
-            if setting.partition("=")[0] not in change:
-                kept += [word, setting]
-        elif word != "--dry-run":
-            kept.append(word)
-    return kept

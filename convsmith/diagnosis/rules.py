@@ -1,7 +1,7 @@
 """What can go wrong with a trained classifier, one pure function each: `(evidence) -> Finding | None`.
 
 A rule reads records, never a network; it prints nothing and changes nothing. It fires only where an interval supports
-it, and from few images it only ever hints. Thresholds are those of the catalogue in the documentation.
+it, and from few images it only ever hints. Thresholds stand beside each rule, with its source.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,7 +26,7 @@ class Verdict(Record):
         kind: good, partial (better than guessing, not yet good), chance (may be no better than guessing), unsure (too
             few test pictures to say) or unknown (nothing was measured).
         headline: one sentence.
-        right: what it gets right, and how sure that is.
+        right: how sure that is, and what it has to beat; to be read after the headline.
         fails: where it fails.
         trust: whether the figure can be trusted.
         next: what to do next.
@@ -56,8 +57,9 @@ def verdict(
         findings: of `diagnose`, in its order.
         audit: audit.json, for identical pictures.
         roles: image id to train, tune or test, which tells whether identical pictures lie on both sides.
-        run: the run's name, for commands.
+        run: the run's name or path, for commands.
     """
+    run = shlex.quote(run)
     splits = results.get("splits") or {}
     split = next((name for name in ("test", "tune") if (splits.get(name) or {}).get("n")), None)
     accuracy = estimate(splits[split]["metrics"].get("accuracy")) if split else None
@@ -127,10 +129,7 @@ def _right(kind: Kind, result: Mapping[str, Any], accuracy: Estimate) -> str:
         also = f" Even {always} might do as well." if gain and (gain.low or 0.0) <= 0 else ""
         return f"It named {right} of {n} rightly, but the true figure may lie anywhere between {limits}.{also}"
     than = f" A{always[1:]} would be right for {of_100(float(floor.value or 0.0))}." if floor else ""
-    return (
-        f"It names {of_100(float(accuracy.value or 0.0))} of 100 pictures rightly; from {n} test pictures the true "
-        f"figure lies between {limits}.{than}"
-    )
+    return f"From {n} test pictures, the true figure lies between {limits}.{than}"
 
 
 def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
@@ -180,10 +179,10 @@ def _copies(split: str, duplicates: Sequence[Sequence[str]], roles: Mapping[str,
     shared = sum(
         sum(roles.get(name) == split for name in same)
         for same in duplicates
-        if any(roles.get(name) not in (split, None) for name in same)
+        if any(roles.get(name) == "train" for name in same)
     )
     if not shared:
-        return " No identical picture lies on both sides of the split."
+        return " No copy of them lies among the pictures it learned from."
     return (
         f" Careful: {shared} of them also lie, identical, among the pictures it learned from, so the figure flatters."
     )

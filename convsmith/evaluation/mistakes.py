@@ -35,32 +35,12 @@ class Pair:
 
 def worst_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
     """The mistakes with the largest loss: those where least probability was left for the true class."""
-    return _mistakes(predictions, count, by_loss=True)
-
-
-def most_confident_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
-    """The mistakes with the largest probability for the wrong class."""
-    return _mistakes(predictions, count, by_loss=False)
-
-
-def confused_pairs(confusion: Integers, classes: tuple[str, ...], count: int = 20) -> list[Pair]:
-    """The commonest mistakes by class, from a confusion matrix [K, K]; ties in the order of the classes."""
-    true, predicted = np.nonzero(confusion * ~np.eye(len(confusion), dtype=bool))
-    totals = confusion.sum(axis=1)
-    order = np.argsort(-confusion[true, predicted], kind="stable")[:count]
-    return [
-        Pair(classes[t], classes[p], int(confusion[t, p]), float(confusion[t, p] / totals[t]))
-        for t, p in zip(true[order], predicted[order], strict=True)
-    ]
-
-
-def _mistakes(predictions: Predictions, count: int, *, by_loss: bool) -> list[Mistake]:
     predicted, targets = predictions.predicted, predictions.targets
     wrong = np.flatnonzero(predicted != targets)
     scores = log_softmax(predictions.logits[wrong])
     rows = np.arange(len(wrong))
     own, called = scores[rows, targets[wrong]], scores[rows, predicted[wrong]]
-    order = np.lexsort((predictions.ids[wrong], own if by_loss else -called))[:count]
+    order = np.lexsort((predictions.ids[wrong], own))[:count]
     return [
         Mistake(
             id=str(predictions.ids[wrong[i]]),
@@ -71,4 +51,15 @@ def _mistakes(predictions: Predictions, count: int, *, by_loss: bool) -> list[Mi
             loss=float(-own[i]),
         )
         for i in order
+    ]
+
+
+def confused_pairs(confusion: Integers, classes: tuple[str, ...], count: int = 20) -> list[Pair]:
+    """The commonest mistakes by class, from a confusion matrix [K, K]; ties in the order of the classes."""
+    true, predicted = np.nonzero(confusion * ~np.eye(len(confusion), dtype=bool))
+    totals = confusion.sum(axis=1)
+    order = np.argsort(-confusion[true, predicted], kind="stable")[:count]
+    return [
+        Pair(classes[t], classes[p], int(confusion[t, p]), float(confusion[t, p] / totals[t]))
+        for t, p in zip(true[order], predicted[order], strict=True)
     ]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convsmith.errors import DataError, RunError
-from convsmith.run_folder import write_atomically
+from convsmith.errors import DataError
+from convsmith.evaluation.answers import Answers
 
 DIGEST = 32  # bytes of SHA-256
-ARRAYS = ("ids", "targets", "logits", "pixels", "classes", "split")
+ARRAYS = ("ids", "targets", "logits", "pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,38 +65,13 @@ class Predictions:
         """The likeliest class of each image, int64 [N]; the first of equals."""
         return self.logits.argmax(axis=1) if len(self) else np.zeros(0, np.int64)
 
-    def save(self, path: str | Path) -> None:
-        """Write to `path` (.npz, no pickle): whole or not at all, whatever interrupts the writing."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            ids=self.ids,
-            targets=self.targets,
-            logits=self.logits,
-            pixels=self.pixels,
-            classes=np.asarray(self.classes, dtype=np.str_),
-            split=np.asarray(self.split),
-        )
-        write_atomically(Path(path), buffer.getvalue())
-
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            RunError: the file is missing, damaged (its checksums are compared first) or holds something else.
-        """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise ValueError(f"the checksum of {damaged} differs")
-            with np.load(path, allow_pickle=False) as file:
-                values = {name: file[name] for name in ARRAYS}
-            return cls(**{**values, "classes": tuple(values["classes"].tolist()), "split": str(values["split"])})
-        except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError) as error:
-            raise _unreadable(path, error) from error
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, DataError) as error:
-            raise _unreadable(path, error) from error
+    def of(cls, answers: Answers) -> Self:
+        """A classification's answers, checked as all are; a missing array raises `DataError` too."""
+        missing = [name for name in ARRAYS if name not in answers.arrays]
+        if missing:
+            raise DataError(f"Predictions of split {answers.split!r} lack {', '.join(missing)}.")
+        return cls(**{name: answers.arrays[name] for name in ARRAYS}, classes=answers.classes, split=answers.split)
 
 
 def _array(name: str, values: object, kind: type) -> NDArray:
@@ -111,10 +82,3 @@ def _array(name: str, values: object, kind: type) -> NDArray:
     ):
         return array.astype(kind, copy=False)
     raise DataError(f"Predictions: {name} holds {array.dtype}, but {np.dtype(kind).name} is needed.")
-
-
-def _unreadable(path: str | Path, error: Exception) -> RunError:
-    return RunError(
-        f"Predictions {str(path)!r} cannot be read: {error or type(error).__name__}.",
-        mend="Make them again with `convsmith evaluate RUN`.",
-    )

@@ -5,7 +5,7 @@ from convsmith.pipeline.execute import make_plan, resume, train
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.plan import Plan, plan
 from convsmith.pipeline.progress import Progress, print_plan
-from convsmith.pipeline.trained import Trained, evaluate_on, load_trained, rescore
+from convsmith.pipeline.trained import Trained, evaluate_on, load_trained
 
 __all__ = [
     "Code",
@@ -20,7 +20,6 @@ __all__ = [
     "make_plan",
     "plan",
     "print_plan",
-    "rescore",
     "resume",
     "silent",
     "train",

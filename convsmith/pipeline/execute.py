@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 
 from convsmith.batches import Batches
-from convsmith.errors import Interrupted, RunError
+from convsmith.errors import ConvsmithError, Interrupted, RunError
 from convsmith.evidence import predict
+from convsmith.networks import code_sha256
 from convsmith.pipeline import machine
 from convsmith.pipeline.budget import Stopwatch, announce_drift, fix_steps
 from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_network, place, recorded_code
@@ -42,6 +44,7 @@ class Job:
         signals: what may interrupt it.
         tell: who listens.
         started: when the command began, by `time.monotonic`.
+        differences: what of the machine is not as it was when the run began.
     """
 
     run: RunFolder
@@ -52,6 +55,7 @@ class Job:
     signals: Signals
     tell: Listener
     started: float
+    differences: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -66,11 +70,10 @@ def make_plan(
         started: when the command began, by `time.monotonic`; it counts towards a budget.
     """
     started = time.monotonic() if started is None else started
-    if isinstance(recipe.train.threads, int):
-        torch.set_num_threads(recipe.train.threads)
     prepared = prepare(recipe.data, tell)
     tell(Message("stage", "Planning"))
-    made = plan(recipe, prepared.dataset, prepared.audit, code=code, elapsed=time.monotonic() - started)
+    with machine.threads(recipe.train.threads):
+        made = plan(recipe, prepared.dataset, prepared.audit, code=code, elapsed=time.monotonic() - started)
     tell(Message("planned", values={"plan": made, "audit": prepared.audit, "classes": prepared.dataset.classes}))
     return made, prepared
 
@@ -99,6 +102,8 @@ def train(
         ConvsmithError: whatever else stands in the way, as its subclasses say.
     """
     started = time.monotonic() if started is None else started
+    if isinstance(code, Code):  # held to what is in the file now, even where an editor saves it while we plan
+        code = replace(code, sha256=code_sha256(code.path))
     signals = Signals()
     with joined() as processes, signals.installed():
         tell = tell if processes.first else silent
@@ -110,7 +115,7 @@ def train(
         resolved = Recipe.from_layers(processes.broadcast(planned[0].recipe.model_dump() if planned else {}))
         prepared = planned[1] if planned else prepare(resolved.data, tell)
         run = RunFolder(Path(processes.broadcast(str(_new_folder(runs, resolved)) if processes.first else "")))
-        with run.lock() if processes.first else contextlib.nullcontext():
+        with run.lock() if processes.first else contextlib.nullcontext(), machine.threads(resolved.train.threads):
             if planned:
                 start_run(run, recipe, planned[0], prepared, code, processes.world, command)
                 tell(Message("created", str(run.path), {"run": run}))
@@ -118,12 +123,18 @@ def train(
     return run
 
 
-def resume(run: RunFolder, *, code: Code | None = None, tell: Listener = silent, data: str | None = None) -> RunFolder:
+def resume(
+    run: RunFolder,
+    *,
+    code: Code | ModelFunction | None = None,
+    tell: Listener = silent,
+    data: str | None = None,
+) -> RunFolder:
     """Take up a run where its last whole checkpoint stands, and carry it out to the end. Nothing is planned again.
 
     Args:
         run: its folder.
-        code: the user's own network, where the run has one; its hash must be the recorded one.
+        code: the user's own network, where the run has one; a file's hash must be the recorded one.
         tell: who listens.
         data: where the images lie now, if they were moved.
 
@@ -138,16 +149,15 @@ def resume(run: RunFolder, *, code: Code | None = None, tell: Listener = silent,
             raise RunError(f"{run.path} is finished.", mend=f"Look at {run.report}, or train another.")
         recipe = Recipe.from_yaml(run.read_text("recipe.yaml"))
         manifest = run.read_json("manifest.json")
-        if isinstance(recipe.train.threads, int):
-            torch.set_num_threads(recipe.train.threads)
-        present = machine.describe(machine.choose_device(recipe.train.device), processes.world)
-        if changed := machine.differences(manifest, present):
-            tell(Message("note", f"The last bits may differ from an unbroken run: {'; '.join(changed)}."))
-        section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
-        prepared = prepare(section, tell, known=recorded_images(run))
-        refuse_small_disk(run.path, still_needed(run))
-        own = recorded_code(manifest, code)
-        carry_out(Job(run, recipe, prepared, own, processes, signals, tell, time.monotonic()))
+        with machine.threads(recipe.train.threads):
+            present = machine.describe(machine.choose_device(recipe.train.device), processes.world)
+            if changed := machine.differences(manifest, present):
+                tell(Message("note", f"The last bits may differ from an unbroken run: {'; '.join(changed)}."))
+            section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
+            prepared = prepare(section, tell, known=recorded_images(run))
+            refuse_small_disk(run.path, still_needed(run))
+            own = recorded_code(manifest, code)
+            carry_out(Job(run, recipe, prepared, own, processes, signals, tell, time.monotonic(), tuple(changed)))
     return run
 
 
@@ -158,6 +168,7 @@ def carry_out(job: Job) -> None:
     images = shared_pixels(job)
     device = machine.choose_device(recipe.train.device)
     model = place(build_network(recipe, len(dataset.classes), job.code), recipe, device)
+    job.processes.share_weights(model)
     loop = build_loop(recipe, model, job.processes)
     batches = make_batches(recipe, images, job.prepared, device, job.processes)
     log = EventLog(job.run.log_path) if job.processes.first else None
@@ -166,16 +177,16 @@ def carry_out(job: Job) -> None:
         training.restore()
         with machine.deterministic(recipe.train.deterministic, device), job.signals.deferred(loop.request_stop):
             training.run()
-        if loop.stop_reason:
+        if training.stopped:
             raise Interrupted(
                 f"Stopped at step {loop.step:,} of {loop.total or 0:,}; everything is saved.",
                 mend=f"Go on with: convsmith resume {job.run.path}",
-                exit_code=loop.stop_reason,
+                exit_code=training.stopped,
             )
         with loop.deployed():  # all processes take part
             if log is not None:
                 finish(job.run, model, loop.task, recipe, job.prepared, images, log, job.tell, job.started)
-        if recipe.train.budget is not None and not training.resumed:
+        if recipe.train.budget is not None and training.fixed_steps:
             announce_drift(recipe.train.budget, time.monotonic() - job.started, job.tell)
     except Interrupted as error:
         error.mend = error.mend or f"Go on with: convsmith resume {job.run.path}"
@@ -239,12 +250,9 @@ class Training:
         self._tune_images = images[self._tune]
         self._writer = Writer(job.run.checkpoints) if log is not None else None
         self._began = 0
+        self.fixed_steps = False
+        self.stopped = 0
         self._saved: int | None = None
-
-    @property
-    def resumed(self) -> bool:
-        """Whether some of its steps were made by an earlier command."""
-        return self._began > 0
 
     def restore(self) -> None:
         """Load the last whole checkpoint, cut the log to it, and say so; do nothing where there is none."""
@@ -262,8 +270,9 @@ class Training:
                 job.tell(Message("note", f"Passed over a damaged checkpoint: {reason}"))
             job.tell(Message("note", f"Resumed at step {checkpoint.step:,} of {self.loop.total or 0:,}."))
         if started_before:
-            damaged = {"damaged": list(checkpoint.damaged)} if checkpoint and checkpoint.damaged else {}
-            self._append("resumed", self.loop.step // len(self.batches), self.loop.step, damaged)
+            told = {"damaged": list(checkpoint.damaged) if checkpoint else [], "differences": list(job.differences)}
+            said = {key: value for key, value in told.items() if value}
+            self._append("resumed", self.loop.step // len(self.batches), self.loop.step, said)
         else:
             self._append("started", 0, 0, {})
 
@@ -276,9 +285,11 @@ class Training:
         if recipe.train.steps is None:
             if not self.loop.done:
                 self._iterate()
-            if not self.loop.stop_reason:
+            if not self.stopped:
                 self.loop.total = self._fixed_steps(warmup)
-        self._iterate()
+                self.fixed_steps = self._began == 0
+        if not self.stopped:
+            self._iterate()
         if self.loop.done:
             self._append("stopped", self.loop.epoch, self.loop.step, {})
         if self._saved != self.loop.step:
@@ -295,7 +306,10 @@ class Training:
             elif event.kind == "checkpoint":
                 with self.watch.during("checkpoint"):
                     self._save()
-            elif event.kind != "stopped":
+            elif event.kind == "stopped":
+                self.stopped = event.values["reason"]  # on this all processes agree; a signal since then came too late
+            else:
+                refuse_divergence(event)
                 self._append(event.kind, event.epoch, event.step, event.values)
             self.job.tell(Message("training", event.kind, {"event": event, "total": self.loop.total}))
         self.watch.stop()
@@ -333,6 +347,8 @@ class Training:
         self.job.tell(Message("training", "tune", {"event": Event("tune", event.epoch, event.step, values)}))
 
     def _save(self) -> None:
+        if not all(bool(tensor.isfinite().all()) for tensor in self.loop.model.parameters()):
+            raise diverged(self.loop.step)
         self._saved = self.loop.step
         state = self.loop.state_dict()
         with self.loop.deployed() as model:  # all processes take part in both
@@ -344,6 +360,20 @@ class Training:
     def _append(self, kind: str, epoch: int, step: int, values: Any) -> None:
         if self.log is not None:
             self.log.append(kind, epoch=epoch, step=step, values=values)
+
+
+def refuse_divergence(event: Event) -> None:
+    """Raise where a loss is not finite, before broken weights replace the good checkpoints."""
+    if any(not math.isfinite(value) for key, value in event.values.items() if key.startswith("loss")):
+        raise diverged(event.step)
+
+
+def diverged(step: int) -> ConvsmithError:
+    """The error of a training whose loss or weights are no numbers any more."""
+    return ConvsmithError(
+        f"Training diverged: at step {step:,} the loss or the weights are not finite; the last good checkpoint stands.",
+        mend="Train again with --set train.clip=1, or a lower rate: --set 'train.optimizer={name: adamw}'.",
+    )
 
 
 def _new_folder(runs: Path, recipe: Recipe) -> Path:

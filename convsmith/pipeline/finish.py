@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.evaluation import Predictions
-from convsmith.evaluation.metrics import log_softmax
+from convsmith.evaluation import Predictions, commonest_class, softmax
 from convsmith.evidence import leave_thumbnails, predict
 from convsmith.images import Dataset, pixel_hash
 from convsmith.pipeline.messages import Listener, Message
@@ -21,7 +18,7 @@ from convsmith.pipeline.plan import TRAIN_SAMPLE
 from convsmith.pipeline.prepare import Prepared
 from convsmith.recipe import Recipe, settled
 from convsmith.reporting import write_report
-from convsmith.run_folder import EventLog, RunFolder, write_atomically
+from convsmith.run_folder import EventLog, RunFolder
 from convsmith.tasks import Answers, Task
 
 SHOWN_MISTAKES = 24
@@ -54,13 +51,14 @@ def finish(
     """
     dataset = prepared.dataset
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
+    majority = commonest_class(dataset.counts())
     splits: dict[str, Any] = {}
     for role in ("train", "tune", "test"):
         indices = sampled(dataset.indices(role), TRAIN_SAMPLE if role == "train" else None)
         if len(indices):
             tell(Message("stage", f"Predicting the {role} images"))
-            answers = answer(model, task, dataset, indices, images, normalize, split=role)
-            save_arrays(run.predictions / f"{role}.npz", answers)
+            answers = answer(model, task, dataset, indices, images, normalize, split=role, majority=majority)
+            answers.save(run.predictions / f"{role}.npz")
             splits[role] = task.score(answers)
     run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
     tell(Message("stage", "Writing the report"))
@@ -79,7 +77,7 @@ def answer(
     normalize: Normalize,
     *,
     split: str,
-    majority: int | None = None,
+    majority: int | None,
 ) -> Answers:
     """Predict some images and bind the answers to ids, targets and the hashes of the pixels that were seen.
 
@@ -87,7 +85,7 @@ def answer(
         indices: which images of `dataset`.
         images: the evaluation pixels of all its images, uint8 `[N, C, H, W]`.
         split: what to call them.
-        majority: the commonest training class; by default that of the data set's own training images.
+        majority: the commonest class of the training images, None where there is none.
     """
     chosen = images[indices]
     hashes = b"".join(pixel_hash(image.transpose(1, 2, 0)) for image in chosen)
@@ -98,39 +96,33 @@ def answer(
         "pixels": np.frombuffer(hashes, np.uint8).reshape(len(indices), 32),
     }
     groups = tuple(dataset.groups[index] for index in indices)
-    trained = dataset.targets[dataset.indices("train")]
-    commonest = int(np.bincount(trained).argmax()) if len(trained) else None
-    return Answers(
-        arrays, dataset.classes, split, commonest if majority is None else majority, groups if any(groups) else None
-    )
-
-
-def save_arrays(path: Path, answers: Answers) -> None:
-    """Leave a split's answers as an npz file without pickle."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **answers.arrays, classes=np.array(answers.classes, np.str_), split=np.array(answers.split))  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
+    return Answers(arrays, dataset.classes, split, majority, groups if any(groups) else None)
 
 
 def leave_pictures(run: RunFolder, dataset: Dataset, splits: Mapping[str, Any]) -> None:
     """Keep small copies of what the report shows: the worst mistakes, and for each class one that it got right."""
     split = next((role for role in ("test", "tune") if role in splits), None)
-    examples = right_examples(run.predictions / f"{split}.npz", dataset.classes) if split else []
+    examples = right_examples(Answers.load(run.predictions / f"{split}.npz")) if split else []
     run.write_json("evidence/examples.json", {"examples": examples})
     mistakes = splits[split].get("mistakes", ())[:SHOWN_MISTAKES] if split else ()
     leave_thumbnails(run, dataset, [item["id"] for item in (*mistakes, *examples)])
 
 
-def right_examples(path: Path, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Of each class the image that was named rightly with the median confidence: a usual one, not the best."""
-    predictions = Predictions.load(path)
-    probabilities = np.exp(log_softmax(predictions.logits)).max(axis=1)
+def right_examples(answers: Answers) -> list[dict[str, Any]]:
+    """Of each class the image that was named rightly with the median confidence: a usual one, not the best.
+
+    Nothing where the task gives no logits, so that no image has one name.
+    """
+    if "logits" not in answers.arrays:
+        return []
+    predictions = Predictions.of(answers)
+    probabilities = softmax(predictions.logits).max(axis=1)
     examples = []
     for target in np.unique(predictions.targets)[:SHOWN_RIGHT]:
         hits = np.flatnonzero((predictions.targets == target) & (predictions.predicted == target))
         if len(hits):
             middle = hits[np.argsort(probabilities[hits])[len(hits) // 2]]
-            name = classes[target]
+            name = predictions.classes[target]
             entry = {"id": str(predictions.ids[middle]), "true": name, "predicted": name}
             examples.append({**entry, "probability": float(probabilities[middle])})
     return examples

@@ -21,9 +21,11 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         UsageError: it is not a device's name, or not on this machine.
     """
+    if wanted in {"auto", "cuda"} and torch.cuda.is_available():  # each process of a machine takes a GPU of its own
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
     if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)
@@ -31,6 +33,18 @@ def choose_device(wanted: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UsageError(f"There is no device {wanted!r} here.", mend="Use --device cpu, or auto.") from None
     return device
+
+
+@contextlib.contextmanager
+def threads(count: int | str) -> Iterator[None]:
+    """Within, torch computes with `count` threads (`auto` leaves them); after, with as many as before."""
+    before = torch.get_num_threads()
+    if isinstance(count, int):
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ They run on a copy of the network with made-up images, so weights and random gen
 from __future__ import annotations
 
 import copy
-import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +26,11 @@ Precision = Literal["float32", "bfloat16"]
 Layout = Literal["contiguous", "channels_last"]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 SECONDS = 2.5
-LEAST_STEPS = 3
-STEPS_PER_EPOCH = 16  # what happens once an epoch (its order, its draws) then weighs as it does in training
-MOST_STEPS = 20  # the fastest of so many hardly changes any more
+COLD_TURNS = 1  # in the first step, kernels are chosen and buffers made
+LEAST_TURNS = 2
+MOST_TURNS = 20  # the median of so many hardly changes any more
+HOPELESS = 2.0
+POSITIONS = 1024  # images of an epoch at the least: its order and draws then weigh little more than in training
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,25 @@ def measure_steps(
         One `Speed` per way, in their order; at most about `SECONDS` are spent in all.
     """
     generator = np.random.default_rng(0)
-    count = STEPS_PER_EPOCH * batch_size
+    count = batch_size * max(2, math.ceil(POSITIONS / batch_size))
     images = generator.integers(0, 256, (count, *shape), np.uint8)
     labels = generator.integers(0, outputs, count)
     batches = Batches(images, labels, [str(i) for i in range(count)], batch_size=batch_size)
     with untouched():
-        runs = [_stepping(model, task, make_optimizer, augment, batches, *way) for way in ways]
-        times: list[list[float]] = [[] for _ in ways]
+        racing = {way: _stepping(model, task, make_optimizer, augment, batches, *way) for way in ways}
+        times: dict[tuple[Precision, Layout], list[float]] = {way: [] for way in ways}
         started = time.perf_counter()
-        for count in itertools.count():
-            if count > MOST_STEPS or (count > LEAST_STEPS and time.perf_counter() - started > SECONDS):
+        for turn in range(MOST_TURNS):
+            if turn > LEAST_TURNS and time.perf_counter() - started > SECONDS:
                 break
-            for run, taken in zip(runs, times, strict=True):
+            for way, run in racing.items():
                 before = time.perf_counter()
                 next(run)
-                taken.append(time.perf_counter() - before)
-    # The first steps of each build kernels and buffers.
-    return [Speed(*way, statistics.median(taken[2:])) for way, taken in zip(ways, times, strict=True)]
+                times[way].append(time.perf_counter() - before)
+            if turn == COLD_TURNS:  # what is so much slower is not worth the user's time
+                best = min(taken[-1] for taken in times.values())
+                racing = {way: run for way, run in racing.items() if times[way][-1] < HOPELESS * best}
+    return [Speed(*way, statistics.median(taken[COLD_TURNS:])) for way, taken in times.items()]
 
 
 def measure_prediction(model: nn.Module, task: Task, augment: Augment, *, shape: Sequence[int]) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convsmith.batches import AUGMENTATIONS, PRESETS, steps_per_epoch
+from convsmith.batches import AUGMENTATIONS, GROUP, PRESETS, steps_per_epoch
 from convsmith.errors import UsageError
 from convsmith.images import Dataset, evaluation_pixels
 from convsmith.networks import MODELS, activation_bytes, count_parameters, fit_design
@@ -121,8 +121,8 @@ def plan(
     seconds_per_step = _choose_precision(planner, model.to(device))
     task, augment = build_task(planner.recipe), build_augment(planner.recipe)
     prediction = measure_prediction(model, task, augment, shape=_shape(planner.recipe))
-    _choose_length(planner, seconds_per_step, prediction, elapsed)
-    return _finished(planner, model, seconds_per_step, prediction, elapsed)
+    steps = _choose_length(planner, seconds_per_step, prediction, elapsed)
+    return _finished(planner, model, steps, seconds_per_step, prediction, elapsed)
 
 
 def closing_seconds(dataset: Dataset, prediction: float) -> float:
@@ -287,7 +287,7 @@ def _choose_precision(planner: Planner, model: nn.Module) -> float:
         build_augment(planner.recipe),
         shape=_shape(planner.recipe),
         outputs=len(planner.dataset.classes),
-        batch_size=min(settled(train.batch), planner.train_count),
+        batch_size=min(settled(train.batch), GROUP * math.ceil(planner.train_count / GROUP)),
         ways=ways,
     )
     plain, best = speeds[0], min(speeds, key=lambda speed: speed.seconds_per_step)
@@ -305,8 +305,8 @@ def _choose_precision(planner: Planner, model: nn.Module) -> float:
     return best.seconds_per_step
 
 
-def _choose_length(planner: Planner, seconds_per_step: float, prediction: float, elapsed: float) -> None:
-    """Epochs or budget, and what follows from the number of steps: warm-up, averaging, how often to report and save."""
+def _choose_length(planner: Planner, seconds_per_step: float, prediction: float, elapsed: float) -> int:
+    """Resolve epochs or budget into steps, and return how many are expected; a budget fixes them after warm-up."""
     train = planner.recipe.train
     count = planner.train_count
     per_epoch = steps_per_epoch(count, settled(train.batch))
@@ -322,7 +322,16 @@ def _choose_length(planner: Planner, seconds_per_step: float, prediction: float,
     else:
         epochs = int(np.clip(round(75 * (1250 / count) ** 0.4), 10, 120))
         planner.choose("train.epochs", epochs, f"small sets need more passes: {count:,} training images", images=count)
-        steps = settled(planner.recipe.train.epochs) * per_epoch
+        steps = (settled(planner.recipe.train.epochs) or 0) * per_epoch
+        planner.recipe = planner.recipe.updated({"train.steps": steps})
+    if planner.recipe.train.epochs == "auto":  # the steps rule
+        planner.recipe = planner.recipe.updated({"train.epochs": None})
+    _choose_rhythm(planner, steps, per_epoch, seconds_per_step, prediction)
+    return steps
+
+
+def _choose_rhythm(planner: Planner, steps: int, per_epoch: int, seconds_per_step: float, prediction: float) -> None:
+    """What follows from the number of steps: warm-up, averaging, how often to report, to look at tune, and to save."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     planner.choose("train.warmup_steps", warmup, f"{WARMUP_SHARE:.0%} of the steps, rising to the peak rate")
     horizon = max(10, min(steps // 20, 4 * per_epoch))
@@ -338,8 +347,6 @@ def _choose_length(planner: Planner, seconds_per_step: float, prediction: float,
     planner.choose("train.tune_every", tune, "at most 20 times, and at most a tenth of the time")
     save = max(1, min(steps, round(20.0 / seconds_per_step)))
     planner.choose("train.checkpoint_every", save, "about every 20 seconds")
-    if train.budget is None and train.steps is None:
-        planner.recipe = planner.recipe.updated({"train.steps": steps})
 
 
 def _check_budget(planner: Planner, steps: int, per_epoch: int, seconds_per_step: float, elapsed: float) -> None:
@@ -354,26 +361,27 @@ def _check_budget(planner: Planner, steps: int, per_epoch: int, seconds_per_step
     )
 
 
-def _finished(planner: Planner, model: nn.Module, seconds_per_step: float, prediction: float, elapsed: float) -> Plan:
+def _finished(
+    planner: Planner, model: nn.Module, steps: int, seconds_per_step: float, prediction: float, elapsed: float
+) -> Plan:
     recipe = planner.recipe
-    expected = {choice.name: choice.measured.get("steps_expected") for choice in planner.choices}
-    steps = recipe.train.steps or int(expected["train.steps"] or 0)
     looks = steps // settled(recipe.train.tune_every) if recipe.train.tune_every else 0
     tune_seconds = prediction * len(planner.dataset.indices("tune")) * looks
     training = steps * seconds_per_step + tune_seconds
     total = elapsed + training + closing_seconds(planner.dataset, prediction)
-    parameters = count_parameters(model).total * 4
+    weights = count_parameters(model).total * 4
     images = len(planner.dataset) * settled(recipe.image.channels) * settled(recipe.image.size) ** 2
     # Weights, gradients, momentum and average, what autograd keeps, and the decoded images.
-    memory = 4 * parameters + activation_bytes(model, _shape(recipe), settled(recipe.train.batch)) + images
+    memory = 4 * weights + activation_bytes(model, _shape(recipe), settled(recipe.train.batch)) + images
     estimate = {
-        "seconds": round(recipe.train.budget or total, 1),
+        "seconds": round(total if recipe.train.steps else recipe.train.budget or total, 1),
         "training_seconds": round(training, 1),
         "prediction_seconds_per_image": prediction,
         "memory_bytes": int(memory),
         "disk_bytes": run_bytes(
-            weights=parameters, predicted=final_images(planner.dataset), classes=len(planner.dataset.classes)
+            weights=weights, predicted=final_images(planner.dataset), classes=len(planner.dataset.classes)
         ),
+        "parameters": weights // 4,
         "steps": steps,
         "images_per_second": round(settled(recipe.train.batch) / seconds_per_step, 1),
     }

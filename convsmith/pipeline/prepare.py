@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convsmith.errors import DataError
-from convsmith.images import Dataset, assign_roles, audit, open_source, pixel_cache, split_rows
+from convsmith.images import ROLES, Dataset, assign_roles, audit, open_source, pixel_cache, split_rows
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.recipe import Data, Image, settled
 from convsmith.run_folder import RunFolder
@@ -78,10 +78,18 @@ def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
 
 def recorded_images(run: RunFolder) -> dict[str, tuple[str, str]]:
     """Class and SHA-256 of each image by id, as a run's `split.csv` holds them; nothing where it is missing."""
-    if not run.has("split.csv"):
-        return {}
-    rows = csv.DictReader(io.StringIO(run.read_text("split.csv")))
-    return {row["id"]: (row["class"], row["sha256"]) for row in rows}
+    return {row["id"]: (row["class"], row["sha256"]) for row in _split_records(run)}
+
+
+def recorded_roles(run: RunFolder) -> dict[str, str]:
+    """The role that each picture had in a run, by its SHA-256; of a picture in several roles the first of `ROLES`."""
+    rows = sorted(_split_records(run), key=lambda row: ROLES.index(row["role"]), reverse=True)
+    return {row["sha256"]: row["role"] for row in rows}
+
+
+def _split_records(run: RunFolder) -> list[dict[str, str]]:
+    """The rows of `split.csv`, none where it is missing."""
+    return list(csv.DictReader(io.StringIO(run.read_text("split.csv")))) if run.has("split.csv") else []
 
 
 def _difference(dataset: Dataset, known: Mapping[str, tuple[str, str]]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from convsmith.console import plain_console
 from convsmith.pipeline.messages import Message
 
 SPARSE_SECONDS = 15.0
@@ -100,12 +99,6 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def plain_console(*, stderr: bool = False) -> Console:
-    """A console that takes the terminal's width, and 120 columns where there is none."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
 
 
 def figures_line(values: Mapping[str, float]) -> str:

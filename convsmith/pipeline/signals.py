@@ -24,7 +24,6 @@ class Signals:
     def __init__(self) -> None:
         self._request: Callable[[int], None] | None = None
         self._count = 0
-        self._raised: Interrupted | None = None
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -35,11 +34,6 @@ class Signals:
         former = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
         try:
             yield
-        except Exception as error:
-            # Who guards against a user's code takes the signal for its error and raises another one.
-            if self._raised is not None and error is not self._raised:
-                raise self._raised from error
-            raise
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
@@ -59,5 +53,4 @@ class Signals:
         if self._request is not None and self._count < PATIENCE:
             self._request(code)
             return
-        self._raised = Interrupted(f"Stopped by {signal.Signals(number).name}.", exit_code=code)
-        raise self._raised
+        raise Interrupted(f"Stopped by {signal.Signals(number).name}.", exit_code=code)

@@ -10,14 +10,13 @@ import time
 from typing import Any
 
 from convsmith.images import Dataset, split_rows
-from convsmith.networks import MODELS, code_sha256, count_parameters
+from convsmith.networks import MODELS
 from convsmith.pipeline import machine
-from convsmith.pipeline.build import OWN, Code, ModelFunction, build_network
+from convsmith.pipeline.build import OWN, Code, ModelFunction
 from convsmith.pipeline.plan import Plan
 from convsmith.pipeline.prepare import Prepared
 from convsmith.recipe import Recipe
 from convsmith.run_folder import RunFolder, write_atomically
-from convsmith.training import untouched
 
 
 def start_run(
@@ -36,15 +35,14 @@ def start_run(
     run.write_text("split.csv", _split_csv(prepared.dataset))
     if isinstance(code, Code):
         write_atomically(run.path / "code.py", code.path.read_bytes())
-    run.write_json("manifest.json", _manifest(plan.recipe, prepared.dataset, code, world, command))
+    run.write_json("manifest.json", _manifest(plan, prepared.dataset, code, world, command))
     run.write_text("recipe.yaml", plan.recipe.to_yaml())
 
 
 def _manifest(
-    recipe: Recipe, dataset: Dataset, code: Code | ModelFunction | None, world: int, command: tuple[str, ...]
+    plan: Plan, dataset: Dataset, code: Code | ModelFunction | None, world: int, command: tuple[str, ...]
 ) -> dict[str, Any]:
-    with untouched():
-        model = build_network(recipe, len(dataset.classes), code)
+    recipe = plan.recipe
     return {
         "schema": 1,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -57,7 +55,7 @@ def _manifest(
         "classes": list(dataset.classes),
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint, "counts": dataset.counts()},
         "transform": recipe.image.model_dump(mode="json"),
-        "model": {"parameters": count_parameters(model).total, **_model(recipe, code)},
+        "model": {"parameters": plan.estimate["parameters"], **_model(recipe, code)},
     }
 
 
@@ -68,9 +66,13 @@ def _model(recipe: Recipe, code: Code | ModelFunction | None) -> dict[str, Any]:
     if name != OWN:
         return {"name": name, "description": MODELS[name].summary, "code_sha256": None}
     if isinstance(code, Code):
-        digest = code_sha256(code.path)
-        held = {"name": code.name, "options": dict(code.options), "sha256": digest}
-        return {"name": OWN, "description": f"{code.name} in {code.path.name}", "code_sha256": digest, "code": held}
+        held = {"name": code.name, "options": dict(code.options), "sha256": code.sha256}
+        return {
+            "name": OWN,
+            "description": f"{code.name} in {code.path.name}",
+            "code_sha256": code.sha256,
+            "code": held,
+        }
     described = getattr(code, "__qualname__", type(code).__name__)
     return {"name": OWN, "description": described, "code_sha256": _source_hash(code)}
 

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.errors import RunError
-from convsmith.evaluation.metrics import log_softmax
+from convsmith.errors import DataError, RunError
+from convsmith.evaluation import commonest_class, softmax
 from convsmith.evidence import predict
-from convsmith.images import evaluation_pixels
+from convsmith.images import Dataset, evaluation_pixels
 from convsmith.pipeline.build import Code, ModelFunction, build_network, build_task, recorded_code
-from convsmith.pipeline.finish import answer, save_arrays
+from convsmith.pipeline.finish import answer
 from convsmith.pipeline.machine import choose_device
-from convsmith.pipeline.messages import Listener, silent
-from convsmith.pipeline.prepare import pixels, prepare
+from convsmith.pipeline.messages import Listener, Message, silent
+from convsmith.pipeline.prepare import pixels, prepare, recorded_roles
 from convsmith.recipe import Data, Recipe, settled
 from convsmith.run_folder import RunFolder
-from convsmith.tasks import TASKS, Answers, Task
+from convsmith.tasks import Task
 from convsmith.training import last_checkpoint, untouched
+
+LEARNT_FROM = ("train", "tune")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Trained:
 
     def probabilities(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
         """Probabilities float64 `[N, K]` for pictures that `see` returned; rows sum to 1."""
-        return np.exp(log_softmax(self.logits(images, batch_size=batch_size)))
+        return softmax(self.logits(images, batch_size=batch_size))
 
 
 def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, device: str = "auto") -> Trained:
@@ -95,6 +96,9 @@ def evaluate_on(
 ) -> tuple[dict[str, Any], str]:
     """Measure a trained network on other labelled images and leave the records in `evaluations/<fingerprint>/`.
 
+    An image that the run trained on, or chose by, would flatter it: such images are left out, and counted in a note
+    and in the record. They are known by their decoded pixels, so a renamed or copied file is found too.
+
     Args:
         trained: the network.
         source: the images; all their roles are used, and class names are matched by name.
@@ -104,52 +108,39 @@ def evaluate_on(
         The record of one split, and the folder's name inside the run.
 
     Raises:
-        DataError: a class is not among the network's.
+        DataError: a class is not among the network's, or the run has seen all the images.
     """
+    run = trained.run
     dataset = prepare(Data(source=source, limit=limit), tell, divide=False).dataset.with_classes(trained.classes)
-    images = pixels(dataset, trained.recipe.image, tell)
-    majority = _majority(trained.run.read_json("manifest.json"))
+    fresh, seen = unseen(dataset, recorded_roles(run))
+    if not len(fresh):
+        raise DataError(
+            f"All {len(dataset):,} images of {source} were used to train or to choose, so they measure nothing.",
+            mend=f"Name images it has not seen; for those it kept for its test: convsmith evaluate {run.path}",
+        )
+    if used := sum(seen.values()):
+        tell(Message("note", f"{used:,} of {len(dataset):,} images were used to train or to choose and are left out."))
     answers = answer(
-        trained.model, trained.task, dataset, np.arange(len(dataset)), images, trained.normalize,
-        split="evaluation", majority=majority,
+        trained.model, trained.task, dataset, fresh, pixels(dataset, trained.recipe.image, tell), trained.normalize,
+        split="evaluation", majority=commonest_class(run.read_json("manifest.json")["data"]["counts"]),
     )  # fmt: skip
     result = trained.task.score(answers)
     name = f"evaluations/{dataset.fingerprint[:12]}"
-    (trained.run.path / name).mkdir(parents=True, exist_ok=True)
-    save_arrays(trained.run.path / name / "predictions.npz", answers)
+    (run.path / name).mkdir(parents=True, exist_ok=True)
+    answers.save(run.path / name / "predictions.npz")
     record = {"schema": 1, "task": trained.task.name, "source": source, "fingerprint": dataset.fingerprint}
-    trained.run.write_json(f"{name}/results.json", {**record, "splits": {"evaluation": result}})
+    run.write_json(f"{name}/results.json", {**record, "seen": seen, "splits": {"evaluation": result}})
     return result, name
 
 
-def rescore(run: RunFolder) -> dict[str, Any]:
-    """Compute a run's results anew from its recorded predictions; no network runs."""
-    manifest = run.read_json("manifest.json")
-    task: Task = TASKS.build(manifest["task"])
-    majority = _majority(manifest)
-    splits = {}
-    for split in ("train", "tune", "test"):
-        path = run.predictions / f"{split}.npz"
-        if path.exists():
-            splits[split] = task.score(_load_answers(path, split, majority))
-    if not splits:
-        raise RunError(f"{run.path} has no predictions yet.", mend=f"Finish it: convsmith resume {run.path}")
-    results = {"schema": 1, "task": manifest["task"], "splits": splits}
-    run.write_json("results.json", results)
-    return results
+def unseen(dataset: Dataset, roles: Mapping[str, str]) -> tuple[np.ndarray, dict[str, int]]:
+    """Which images a run never learnt from, int64 `[n]`, and how many of the others it trained on and chose by.
 
-
-def _load_answers(path: Any, split: str, majority: int | None) -> Answers:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise RunError(f"{path} cannot be read: {error}.") from None
-    classes = tuple(str(name) for name in arrays.pop("classes"))
-    arrays.pop("split")
-    return Answers(arrays, classes, split, majority)
-
-
-def _majority(manifest: Mapping[str, Any]) -> int | None:
-    counts = manifest["data"]["counts"].get("train", {})
-    return manifest["classes"].index(max(counts, key=counts.get)) if counts else None
+    Args:
+        dataset: audited, so that it has hashes.
+        roles: the role that each content had in the run, by its SHA-256 in hex.
+    """
+    hashes = dataset.hashes if dataset.hashes is not None else ()
+    played = [roles.get(digest.tobytes().hex(), "") for digest in hashes]
+    fresh = np.array([index for index, role in enumerate(played) if role not in LEARNT_FROM], np.int64)
+    return fresh, {role: played.count(role) for role in LEARNT_FROM}

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from convsmith.diagnosis.evidence import again, passes, steps_per_epoch
 from convsmith.reporting import figures
 from convsmith.reporting.formats import duration, number, sentence, size, some
 from convsmith.reporting.methods import paragraph
@@ -16,6 +17,7 @@ from convsmith.reporting.templates import Section, fill
 POINTS = 300
 ROWS = 100
 NAMED = 50
+UNSEEN = "Tune images were not looked at during training."
 ROLES = {"train": "Training", "tune": "Tune", "test": "Test"}
 
 
@@ -25,8 +27,9 @@ def curves(records: RunRecords) -> Section | None:
     tune = [event for event in records.log if event.get("kind") == "tune"]
     if not training and not tune:
         return None
-    per_epoch = _steps_per_epoch(training)
-    end = max(event["step"] for event in (*training, *tune)) / per_epoch or 1.0
+    counted = steps_per_epoch(training)
+    per_epoch, steps = counted or 1.0, max(event["step"] for event in (*training, *tune))
+    end = steps / per_epoch or 1.0
     charts = []
     losses = [("a", _points(training, "loss", per_epoch)), ("b", _points(tune, "log_loss", per_epoch))]
     losses = [(kind, points) for kind, points in losses if points]
@@ -57,36 +60,31 @@ def curves(records: RunRecords) -> Section | None:
             [("c", rate)], what="Learning rate over the course of training; the table below holds the figures", end=end
         )
         charts.append(("Learning rate", [("c", "learning rate")], drawn))
-    body = fill(
-        "curves", charts=charts, rows=_curve_rows(records, per_epoch), unit="epoch" if per_epoch > 1 else "step"
-    )
-    return Section("training", "How training went", _curves_lead(records, end, tune), body)
+    body = fill("curves", charts=charts, rows=_curve_rows(records, counted), unit="epoch" if counted else "step")
+    return Section("training", "How training went", _curves_lead(records, steps, tune), body)
 
 
-def _curves_lead(records: RunRecords, end: float, tune: list[Mapping[str, Any]]) -> str:
-    parts = [f"{end:.3g} passes over the training images"]
+def _curves_lead(records: RunRecords, steps: int, tune: list[Mapping[str, Any]]) -> str:
+    through, resumed = passes(records.log), [event for event in records.log if event.get("kind") == "resumed"]
+    parts = [f"{through:.3g} passes over the training images" if through else some(steps, "step")]
     seconds = next((event["values"].get("seconds") for event in records.log if event.get("kind") == "finished"), None)
-    if isinstance(seconds, Mapping):
-        spent = [
-            f"{duration(seconds[key])} of {key}"
-            for key in ("planning", "training", "evaluation", "report")
-            if key in seconds
-        ]
-        parts.append(f"{duration(seconds['total'])} in all" if "total" in seconds else "")
-        parts[-1] += f" ({', '.join(spent)})" if spent else ""
-    lead = ", ".join(part for part in parts if part) + "."
-    resumed = sum(event.get("kind") == "resumed" for event in records.log)
-    if resumed:
-        lead += f" The run was interrupted and resumed {some(resumed, 'time')}; that changes nothing in it."
-    if not tune:
-        lead += " Tune images were not looked at during training."
-    return lead
+    if isinstance(seconds, Mapping) and "total" in seconds:
+        took = duration(seconds["total"])
+        parts.append(f"the last command took {took}" if resumed else f"{took} in all")
+    return " ".join((f"{', '.join(parts)}.", *_interruptions(resumed), *([] if tune else [UNSEEN])))
 
 
-def _steps_per_epoch(training: list[Mapping[str, Any]]) -> float:
-    """Steps of one epoch, from the first that ended; 1 where none did, so that the scale is in steps."""
-    ended = next((event for event in training if event["kind"] == "epoch" and event.get("epoch")), None)
-    return ended["step"] / ended["epoch"] if ended else 1.0
+def _interruptions(resumed: list[Mapping[str, Any]]) -> list[str]:
+    """How often the run was taken up again, and whether that can be seen in its weights."""
+    if not resumed:
+        return []
+    told = f"The run was interrupted and resumed {some(len(resumed), 'time')}"
+    found = dict.fromkeys(str(text) for event in resumed for text in event["values"].get("differences") or ())
+    if not found:
+        return [f"{told}; that changes nothing in it."]
+    return [
+        f"{told}, not as it was begun, so its last bits may differ from those of an unbroken run: {'; '.join(found)}."
+    ]
 
 
 def _points(events: list[Mapping[str, Any]], name: str, per_epoch: float) -> list[tuple[float, float]]:
@@ -99,13 +97,13 @@ def _points(events: list[Mapping[str, Any]], name: str, per_epoch: float) -> lis
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def _curve_rows(records: RunRecords, per_epoch: float) -> list[dict[str, Any]]:
+def _curve_rows(records: RunRecords, per_epoch: float | None) -> list[dict[str, Any]]:
     """One row for each epoch or tune event; rows of the same step are joined, and long runs thinned."""
     rows: dict[int, dict[str, Any]] = {}
-    kinds = {"epoch", "tune"} if per_epoch > 1 else {"progress", "tune"}
+    kinds = {"epoch", "tune"} if per_epoch else {"progress", "tune"}
     for event in records.log:
         if event.get("kind") in kinds:
-            row = rows.setdefault(event["step"], {"at": event["step"] / per_epoch})
+            row = rows.setdefault(event["step"], {"at": event["step"] / (per_epoch or 1.0)})
             row.update(event["values"])
     listed = [rows[step] for step in sorted(rows)]
     stride = -(-len(listed) // ROWS) or 1
@@ -216,11 +214,10 @@ def repeat(records: RunRecords) -> Section | None:
     return Section(
         "repeat",
         "How to repeat it",
-        "On the same machine and versions the recipe gives the same weights, bit for bit. Another seed shows how much "
-        "of the figure is luck.",
+        f"{_exactness(records)} Another seed shows how much of the figure is luck.",
         fill(
             "repeat",
-            recipe_path=shlex.quote(f"{records.folder}/recipe.yaml"),
+            again=shlex.join(again(manifest, records.folder)),
             facts=shown,
             recipe=records.recipe_text,
             lines=lines,
@@ -228,6 +225,21 @@ def repeat(records: RunRecords) -> Section | None:
             command=_command(manifest.get("command") or ()),
         ),
     )
+
+
+def _exactness(records: RunRecords) -> str:
+    """What may be promised: a GPU adds up in an order of its own each time, unless it was told not to."""
+    model, train = records.manifest.get("model") or {}, records.recipe.get("train") or {}
+    same = "On the same machine and versions the recipe gives"
+    exact = records.manifest.get("device") == "cpu" or train.get("deterministic")
+    words = (
+        f"{same} the same weights, bit for bit."
+        if exact
+        else f"{same} a network close to this one, but not bit for bit."
+    )
+    if model.get("name") == "own" and not model.get("code"):
+        words += " Its network was a function in Python: call convsmith.train with this recipe and that function."
+    return words
 
 
 def _command(words: Sequence[object]) -> str:

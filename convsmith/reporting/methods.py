@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from convsmith.diagnosis.evidence import passes, steps_rule
 from convsmith.reporting.formats import SPACE, number, plain, shorten, some
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.templates import interval, value
@@ -56,16 +57,24 @@ def _training(records: RunRecords) -> str:
     settings = dict(records.recipe.get("train") or {})
     wanted = [
         ("optimizer", "optimiser {}"), ("schedule", "schedule {}"), ("batch", "batches of {} images"),
-        ("epochs", "{} epochs"), ("steps", "{} steps"), ("label_smoothing", "label smoothing {}"),
+        ("epochs", "{} epochs"), ("steps", f"{{}} steps{_passes(records)}"), ("label_smoothing", "label smoothing {}"),
         ("average", "an exponential moving average of the weights with decay {}"),
         ("clip", "gradients clipped at norm {}"), ("precision", "{} arithmetic"),
     ]  # fmt: skip
+    if steps_rule(records.plan):
+        settings.pop("epochs", None)
     parts = [words.format(plain(settings[key])) for key, words in wanted if _set(settings.get(key))]
     augment = records.recipe.get("augment") or {}
     operations = [str(item.get("name")) for item in augment.get("operations") or () if isinstance(item, Mapping)]
     if operations:
         parts.append(f"augmentation by {', '.join(operations)}")
     return f"Training used {'; '.join(parts)}." if parts else ""
+
+
+def _passes(records: RunRecords) -> str:
+    """Passes over the training images, where the number of steps was not made from them."""
+    through = passes(records.log) if steps_rule(records.plan) else None
+    return f" ({through:.3g} passes over the training images)" if through else ""
 
 
 def _set(setting: Any) -> bool:

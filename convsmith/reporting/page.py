@@ -71,7 +71,7 @@ def opening(records: RunRecords) -> Opening:
     """Choose what the first screen shows; without a verdict it states the plain figure, and claims nothing more."""
     words = {"headline": "", "certainty": "", "fails": "", "trust": "", "next": "", "command": ""}
     words |= {key: str(text) for key, text in (records.verdict or _plain_verdict(records)).items() if text is not None}
-    words["certainty"] = _unrepeated(words["certainty"] or words.get("right", ""), words["headline"])
+    words["certainty"] = words["certainty"] or words.get("right", "")
     tone = TONES.get(words.get("tone") or words.get("kind", ""), "mixed")
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
     bar = None
@@ -88,15 +88,6 @@ def opening(records: RunRecords) -> Opening:
         right=[picture for picture in pictures(records, _varied(right)) if picture.address],
         wrong=[picture for picture in pictures(records, _varied(wrong)) if picture.address],
     )
-
-
-def _unrepeated(text: str, headline: str) -> str:
-    """Drop the headline from the beginning of the sentence below it, which says it once more and goes on."""
-    rest = text.removeprefix(headline.rstrip("."))
-    if rest == text or not rest.startswith((";", ",", ".")):
-        return text
-    rest = rest[1:].strip()
-    return rest[:1].upper() + rest[1:]
 
 
 def _kicker(records: RunRecords) -> str:

@@ -26,7 +26,7 @@ def write_report(run: RunFolder) -> Path:
     results = run.read_json("results.json")
     audit, manifest, plan = (run.read_json(f"{name}.json") for name in ("audit", "manifest", "plan"))
     recipe = yaml.safe_load(run.read_text("recipe.yaml"))
-    findings = diagnose(Evidence(results, read_log(run.log_path), plan, manifest, audit, recipe))
+    findings = diagnose(Evidence(results, read_log(run.log_path), plan, manifest, audit, recipe, str(run.path)))
     roles = {row["id"]: row["role"] for row in csv.DictReader(io.StringIO(run.read_text("split.csv")))}
     words = verdict(results, findings, audit=audit, roles=roles, run=str(run.path))
     record = {"findings": [finding.to_json() for finding in findings], "verdict": words.to_json()}

@@ -1,8 +1,9 @@
 """What networks are trained to do."""
 
+from convsmith.evaluation import Answers
 from convsmith.registry import Entry, Registry
 from convsmith.tasks.classification import classification
-from convsmith.tasks.task import Answers, Task
+from convsmith.tasks.task import Task
 
 TASKS = Registry("task", [Entry("classification", classification, "one class per image")])
 

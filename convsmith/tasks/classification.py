@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convsmith import evaluation
 from convsmith.batches import Batch
-from convsmith.tasks.task import Answers, Arrays, Losses, Task
+from convsmith.tasks.task import Arrays, Losses, Task
 
 
 def classification(label_smoothing: float = 0.0) -> Task:
@@ -27,19 +26,12 @@ def classification(label_smoothing: float = 0.0) -> Task:
         loss = F.cross_entropy(logits, batch.targets, label_smoothing=label_smoothing, reduction="sum")
         yield "model", loss, len(batch.targets)
 
-    return Task("classification", losses, predict, score, monitor, primary="accuracy")
+    return Task("classification", losses, predict, evaluation.score_classification, monitor)
 
 
 def predict(model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
     """The logits, `[N, K]` float32."""
     return {"logits": model(batch.images).float()}
-
-
-def score(answers: Answers) -> dict[str, Any]:
-    """All figures of one split with their intervals, from `ids`, `targets`, `logits` and `pixels`."""
-    arrays = {name: answers.arrays[name] for name in ("ids", "targets", "logits", "pixels")}
-    predictions = evaluation.Predictions(**arrays, classes=answers.classes, split=answers.split)
-    return evaluation.evaluate(predictions, majority=answers.majority, groups=answers.groups)
 
 
 def monitor(arrays: Arrays) -> dict[str, float]:

@@ -10,28 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from convsmith.batches import Batch
+from convsmith.evaluation import Answers
 
 Losses = Iterator[tuple[str, Tensor, "int | Tensor"]]
 Arrays = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a network answered for the images of one split, with what scoring may need beside it.
-
-    Args:
-        arrays: the task's predictions by name with `targets` and `ids`, each with the image first.
-        classes: names in the order of the indices.
-        split: train, tune or test.
-        majority: the commonest class of the training images, or None where classes mean nothing.
-        groups: one name an image where images of one subject belong together, or None.
-    """
-
-    arrays: Arrays
-    classes: tuple[str, ...] = ()
-    split: str = "test"
-    majority: int | None = None
-    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +26,9 @@ class Task:
             updates that group before it asks for the next, so a second loss sees the new weights. `loss_sum` is a
             scalar tensor, summed over the examples (images, pixels, boxes) of which `true_count` were counted.
         predict: `(model, batch)` returns arrays by name, each with the image first. It runs in inference mode.
-        score: `(answers)` returns the record of one split: at least `n` and `metrics`, estimates by name as JSON.
+        score: `(answers)` returns the record of one split: at least `n` and `metrics`, estimates by name as JSON;
+            the first of them leads the report.
         monitor: `(arrays)` returns plain numbers by name, cheap enough to be called during training.
-        primary: the metric that leads the report and selects, a key of `monitor` and of `metrics`.
-        higher_is_better: the direction of `primary`.
     """
 
     name: str
@@ -55,5 +36,3 @@ class Task:
     predict: Callable[[nn.Module, Batch], Mapping[str, Tensor]]
     score: Callable[[Answers], dict[str, Any]]
     monitor: Callable[[Arrays], dict[str, float]]
-    primary: str
-    higher_is_better: bool = True

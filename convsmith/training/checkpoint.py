@@ -86,7 +86,7 @@ class Writer:
             log_bytes: the length of the log, already forced to disk.
         """
         self.wait()
-        # Waiting comes first, copying second: at most one copy is in memory beside the live state.
+        # Waiting comes first, copying second: at most one copy of the state is in memory beside the live one.
         copies = copied(state), safetensors_ready(weights)
         self._thread = threading.Thread(target=self._write, args=(*copies, log_bytes), name="checkpoint", daemon=False)
         self._thread.start()
@@ -115,19 +115,19 @@ def write_checkpoint(
 ) -> Path:
     """Write one checkpoint durably, then point `last.json` to it and delete those older than the last `KEEP`."""
     step = int(state["step"])
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    tensors, aliases = weights
-    files = {"state.pt": buffer.getvalue(), "weights.safetensors": safetensors.torch.save(tensors, aliases)}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    record = {"schema": 1, "step": step, "log_bytes": log_bytes, "sha256": digests}
-    files["digest.json"] = dump_json({**record, "record": _digest(record)})
+    makers = {"state.pt": lambda: _saved(state), "weights.safetensors": lambda: safetensors.torch.save(*weights)}
+    digests: dict[str, str] = {}
     temporary, final, replaced = (folder / name for name in (f"{TEMPORARY}-{step}", str(step), f"{REPLACED}-{step}"))
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        for name, data in files.items():
+        for name, make in makers.items():  # one at a time: each is as large as the network
+            data = make()
+            digests[name] = hashlib.sha256(data).hexdigest()
             write_file(temporary / name, data)
+            del data
+        record = {"schema": 1, "step": step, "log_bytes": log_bytes, "sha256": digests}
+        write_file(temporary / "digest.json", dump_json({**record, "record": _digest(record)}))
         sync_folder(temporary)
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
@@ -145,6 +145,12 @@ def write_checkpoint(
         if path.name not in kept and (path.name.isdigit() or path.name.startswith((TEMPORARY, REPLACED))):
             shutil.rmtree(path, ignore_errors=True)
     return final
+
+
+def _saved(state: Mapping[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getbuffer()
 
 
 def last_checkpoint(folder: Path) -> Checkpoint | None:

@@ -101,6 +101,12 @@ class Processes:
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
+    def share_weights(self, model: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers, whatever each one's own code drew."""
+        if self.world > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's buffers (the running statistics of norms)."""
         if self.world > 1:
@@ -128,7 +134,7 @@ SINGLE = Processes()
 
 
 @contextlib.contextmanager
-def joined(timeout: float = 600.0) -> Iterator[Processes]:
+def joined(timeout: float = 3600.0) -> Iterator[Processes]:
     """Join the processes that torchrun started, or be the only one.
 
     Args:

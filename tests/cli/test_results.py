@@ -95,12 +95,74 @@ def test_evaluate_measures_other_images_and_leaves_the_records(run: Path, tmp_pa
     assert "dog" in strange.err
 
 
+def first_of(run: Path, role: str) -> str:
+    """The id of the first image that played some part."""
+    return next(line.split(",")[0] for line in (run / "split.csv").read_text().splitlines() if f",{role}," in line)
+
+
+def test_images_that_were_learnt_from_are_left_out_and_counted(run: Path, insects: Path):
+    done = typed("evaluate", run, "--data", insects, "--json")
+    assert done.code == 0, done.err
+    roles = [line.split(",")[1] for line in (run / "split.csv").read_text().splitlines()[1:]]
+    train, tune = roles.count("train"), roles.count("tune")
+    assert done.json["n"] == roles.count("test") == 9
+    assert f"{train + tune} of 60 images were used to train or to choose and are left out" in " ".join(done.err.split())
+    held = [json.loads(path.read_bytes()) for path in run.glob("evaluations/*/results.json")]
+    assert [item["seen"] for item in held if item["source"] == str(insects)] == [{"train": train, "tune": tune}]
+
+
+def test_images_that_were_all_learnt_from_measure_nothing_whatever_they_are_called(
+    run: Path, insects: Path, tmp_path: Path
+):
+    for role in ("train", "tune"):
+        name = first_of(run, role)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(insects / name, (tmp_path / name).with_name(f"another_{role}.png"))
+    done = typed("evaluate", run, "--data", tmp_path)
+    assert done.code == 3
+    assert "All 2 images" in done.err
+    assert "has not seen" in done.err
+
+
+def test_a_folder_named_like_markup_is_shown_as_it_is(run: Path, tmp_path: Path):
+    other = class_folder(tmp_path / "[red]x[" / "red]", classes=("bee",), each=2, seed=4)
+    done = typed("evaluate", run, "--data", other)
+    assert done.code == 0, done.err
+    assert "[red]x[/red] images" in "".join(done.out.split("\n"))
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_a_run_that_did_not_end_has_no_figures_to_show(command: str, several: Path):
+    run = several / "2026-01-01-first-00000001"
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(lines[:-1]))
+    before = (run / "report.html").read_bytes()
+    done = typed(command, run)
+    assert done.code == 4
+    assert "is not finished" in done.err
+    assert f"convsmith resume {run}" in " ".join(done.err.split())
+    assert (run / "report.html").read_bytes() == before
+    assert typed("runs", "--runs", several, "--json").json[0]["result"] == "not finished"
+
+
+def test_figures_of_training_images_never_lead(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    for split in ("test", "tune"):
+        (tmp_path / "run" / "predictions" / f"{split}.npz").unlink()
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    done = typed("evaluate", tmp_path / "run")
+    assert done.code == 4
+    assert "neither test nor tune" in done.err
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
 def test_the_runs_own_images_are_measured_as_they_were(run: Path, insects: Path, tmp_path: Path):
     for line in (run / "split.csv").read_text().splitlines()[1:]:
         name, role, *_ = line.split(",")
         if role == "test":
             (tmp_path / name).parent.mkdir(exist_ok=True)
             shutil.copy(insects / name, tmp_path / name)
+    (tmp_path / "bee" / "trained_on.png").write_bytes((insects / first_of(run, "train")).read_bytes())
     recorded = json.loads((run / "results.json").read_bytes())["splits"]["test"]
     again = typed("evaluate", run, "--data", tmp_path, "--json").json
     assert again["confusion"] == recorded["confusion"]

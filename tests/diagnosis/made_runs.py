@@ -49,10 +49,12 @@ def annealed_log(losses, steps_per_record=10, peak=0.3):
     return records
 
 
-def run(splits, *, log=(), counts=None, recipe=None, command=("convsmith", "train", "digits", "--seed", "3")):
+def run(splits, *, log=(), counts=None, recipe=None, plan=None, folder="runs/first", **manifest):
     return Evidence(
         results=splits,
         log=log,
-        manifest={"command": list(command), "data": {"source": "digits", "counts": {"train": counts or {}}}},
+        plan=plan or {},
+        manifest={"data": {"source": "digits", "counts": {"train": counts or {}}}, **manifest},
         recipe=recipe or {"train": {"epochs": 10}, "augment": {"preset": "none"}},
+        run=folder,
     )

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from made_runs import annealed_log, even, measured, results, run
 from convsmith.diagnosis import RULES, Evidence, diagnose
 from convsmith.diagnosis.evidence import difference, percent
 from convsmith.evaluation import wilson
+from convsmith.networks import parse_arguments
 
 
 def rules_of(evidence):
@@ -46,7 +48,7 @@ def test_overfitting_is_found_where_the_gap_is_surely_there():
     assert found[0].evidence["gap"] == pytest.approx(0.24)
     assert found[0].evidence["low"] > 0.15
     assert found[0].change == {"augment.preset": "digits"}
-    assert found[0].experiment == "convsmith train digits --seed 3 --set augment.preset=digits"
+    assert found[0].experiment == "convsmith train --recipe runs/first/given.yaml --set augment.preset=digits"
 
 
 def test_a_gap_whose_interval_reaches_zero_is_no_finding():
@@ -76,7 +78,7 @@ def test_a_run_cut_short_is_found():
     assert [finding.rule for finding in found] == ["undertrained"]
     assert found[0].severity == "warning"
     assert found[0].change == {"train.epochs": 20}
-    assert found[0].experiment == "convsmith train digits --seed 3 --epochs 20"
+    assert found[0].experiment == "convsmith train --recipe runs/first/given.yaml --set train.epochs=20"
 
 
 def test_a_fall_that_annealing_explains_is_no_finding():
@@ -180,15 +182,31 @@ def test_a_run_without_records_has_no_findings():
     assert diagnose(Evidence(results={"splits": {"test": measured(np.zeros((3, 3), int))}})) == []
 
 
-def test_an_experiment_repeats_what_was_typed_less_what_it_replaces():
-    typed = "convsmith train my photos --budget 5m --epochs=3 --name first --set train.epochs=4 --set image.size=32"
-    words = typed.replace("my photos", "my_photos").split()
-    words[2] = "my photos"
-    made = run({}, command=words).experiment({"train.epochs": 20})
-    assert made == "convsmith train 'my photos' --set image.size=32 --epochs 20"
-    assert run({}, command=()).experiment({"augment.preset": "digits"}) == (
-        "convsmith train digits --set augment.preset=digits"
+def test_an_experiment_is_the_recipe_as_asked_with_the_change():
+    change = {"train.epochs": 20, "augment.preset": "digits", "data.limit": None}
+    assert run({}, folder="my runs/first").experiment(change) == (
+        "convsmith train --recipe 'my runs/first/given.yaml' --set train.epochs=20 --set augment.preset=digits "
+        "--set data.limit=null"
     )
+
+
+def test_an_experiment_names_the_users_own_code_its_arguments_and_the_processes():
+    code = {"name": "Net", "options": {"width": 8, "kind": "true", "wide": True}}
+    words = shlex.split(run({}, model={"name": "own", "code": code}, world_size=2).experiment({"train.epochs": 4}))
+    assert words[:4] == ["torchrun", "--nproc-per-node=2", "-m", "convsmith"]
+    assert words[words.index("--model") + 1] == "runs/first/code.py:Net"
+    given = [words[at + 1] for at, word in enumerate(words) if word == "--arg"]
+    assert parse_arguments(given) == code["options"]
+
+
+@pytest.mark.parametrize("epochs", ["auto", 8])
+def test_where_steps_rule_the_epochs_are_those_of_the_log(epochs):
+    log = [{"kind": "epoch", "epoch": k, "step": 20 * k, "values": {}} for k in range(1, 6)]
+    log.append({"kind": "progress", "epoch": 5, "step": 113, "values": {}})
+    recipe = {"train": {"epochs": epochs, "steps": 113}}
+    assert run({}, log=log, recipe=recipe, plan={"choices": [{"name": "train.steps"}]}).epochs() == 6
+    assert run({}, log=log, recipe=recipe).epochs() == (6 if epochs == "auto" else 8)
+    assert run({}, recipe={"train": {"steps": 7}}).epochs() == 1
 
 
 def test_the_interval_of_a_difference_by_newcombes_own_example():

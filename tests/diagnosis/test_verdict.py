@@ -39,8 +39,8 @@ def test_a_good_run_says_how_good_and_how_sure_that_is():
     found = judged(**GOOD)
     assert found.headline == "It names 96 of 100 pictures rightly."
     assert found.right == (
-        "It names 96 of 100 pictures rightly; from 270 test pictures the true figure lies between 93 and 98 of 100 "
-        "with 95 % confidence. Answering always “kind 0” would be right for 20."
+        "From 270 test pictures, the true figure lies between 93 and 98 of 100 with 95 % confidence. Answering always "
+        "“kind 0” would be right for 20."
     )
     assert found.trust.startswith("270 pictures fix the figure to within 5 points. None of them was used for training")
     assert found.command == "convsmith predict last PICTURES"
@@ -103,7 +103,8 @@ def test_a_figure_from_tune_says_that_it_flatters():
     ("roles", "said"),
     [
         ({"a": "test", "b": "train", "c": "test", "d": "test"}, "Careful: 1 of them also lie"),
-        ({"a": "test", "b": "test", "c": "train", "d": "train"}, "No identical picture lies on both sides"),
+        ({"a": "test", "b": "test", "c": "train", "d": "train"}, "No copy of them lies among the pictures it learned"),
+        ({"a": "test", "b": "tune", "c": "test", "d": "tune"}, "No copy of them lies among the pictures it learned"),
         (None, "2 sets of identical pictures were found"),
     ],
 )
@@ -118,6 +119,11 @@ def test_the_next_step_is_the_first_finding_and_its_experiment():
     found = verdict(results(**tables), findings)
     assert found.next == findings[0].says
     assert found.command == findings[0].experiment
+
+
+def test_a_run_with_a_space_in_its_path_can_be_pasted():
+    for tables, findings in ((GOOD, ()), ({"test": even(100, 60)}, ()), (TINY, ()), ({}, ())):
+        assert "'my runs/first'" in verdict(results(**tables), findings, run="my runs/first").command
 
 
 def test_nothing_measured_is_said():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from convsmith.evaluation import Predictions
+from convsmith.evaluation import Answers, Predictions
 
 
 def predictions(n=300, classes=5, skill=2.0, seed=0, **changes):
@@ -19,3 +19,8 @@ def predictions(n=300, classes=5, skill=2.0, seed=0, **changes):
         "split": "test",
     }
     return Predictions(**{**values, **changes})
+
+
+def saved(made, path, groups=None):
+    arrays = {name: getattr(made, name) for name in ("ids", "targets", "logits", "pixels")}
+    Answers(arrays, made.classes, made.split, groups=groups).save(path)

@@ -8,7 +8,7 @@ from made_predictions import predictions
 
 from convsmith.errors import DataError
 from convsmith.evaluation import evaluate, quick
-from convsmith.evaluation.mistakes import most_confident_mistakes, worst_mistakes
+from convsmith.evaluation.mistakes import worst_mistakes
 
 
 def test_results_are_plain_json_and_hold_every_figure():
@@ -53,7 +53,6 @@ def test_the_worst_mistakes_come_first_and_only_mistakes_come():
     logits = np.array([[5, 0, 0], [3, 0, 1], [4, 0, 0], [0, 1, 0]], np.float32)
     made = predictions(n=4, classes=3, targets=np.array([0, 1, 2, 1]), logits=logits, ids=list("abcd"))
     assert [mistake.id for mistake in worst_mistakes(made)] == ["c", "b"]
-    assert [mistake.id for mistake in most_confident_mistakes(made, 1)] == ["c"]
     worst = worst_mistakes(made)[0]
     assert (worst.true, worst.predicted) == ("class 2", "class 0")
     assert worst.probability == pytest.approx(np.exp(4) / (np.exp(4) + 2))

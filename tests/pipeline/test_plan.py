@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,3 +250,28 @@ def test_records_agree_with_one_another(uninterrupted: Path, pictures: Path):
             right = (arrays["logits"].argmax(1) == arrays["targets"]).mean()
         assert result["n"] == sum(counts[role].values())
         assert result["metrics"]["accuracy"]["value"] == pytest.approx(right)
+
+
+@pytest.mark.parametrize(("each", "batch"), [(3, "auto"), (20, 64)])
+def test_fewer_images_than_a_batch_can_be_planned(tmp_path: Path, each: int, batch: object) -> None:
+    plan = planned(class_folder(tmp_path, each=each), train__batch=batch)
+    assert plan.estimate["steps"] >= 1
+
+
+def test_a_way_that_is_much_slower_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = {"float32": 0, "bfloat16": 0}
+
+    def stepping(model, task, make_optimizer, augment, batches, precision, layout):
+        while True:
+            turns[precision] += 1
+            time.sleep(0.001 if precision == "float32" else 0.02)
+            yield None
+
+    monkeypatch.setattr(measure, "_stepping", stepping)
+    ways = [("float32", "contiguous"), ("bfloat16", "contiguous")]
+    nothing: Any = None
+    speeds = measure.measure_steps(
+        nothing, nothing, nothing, nothing, shape=(1, 8, 8), outputs=2, batch_size=8, ways=ways
+    )
+    assert speeds[0].seconds_per_step < speeds[1].seconds_per_step
+    assert turns["bfloat16"] == 2 < turns["float32"]

@@ -43,7 +43,7 @@ def segmentation():
         n = len(answers.arrays["targets"])
         return {"n": n, "metrics": {"iou": Estimate(value, None, None, n, "none").to_json()}}
 
-    return Task("segmentation", losses, predict_masks, score, monitor, primary="iou")
+    return Task("segmentation", losses, predict_masks, score, monitor)
 
 
 def make_scenes(n, seed):
@@ -85,7 +85,7 @@ def test_a_segmentation_network_learns_is_predicted_and_scored():
     assert arrays["masks"].shape == (20, 10, 10)
     record = task.score(Answers({**arrays, "targets": test_masks, "ids": ids}))
     assert record["n"] == 20
-    assert record["metrics"][task.primary]["value"] > 0.9
+    assert record["metrics"]["iou"]["value"] > 0.9
     assert task.monitor({**untrained, "targets": test_masks})["iou"] < 0.6
 
 
@@ -160,7 +160,7 @@ def gan(watch=lambda name, model: None):
         value = monitor(answers.arrays)["brightness"]
         return {"n": n, "metrics": {"brightness": Estimate(value, None, None, n, "none").to_json()}}
 
-    return Task("gan", losses, predict_made, score, monitor, primary="brightness")
+    return Task("gan", losses, predict_made, score, monitor)
 
 
 def gan_parts(**options):

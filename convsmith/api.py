@@ -44,7 +44,7 @@ def load_data(source: str | Path, *, limit: int | None = None, split_seed: int =
 
 
 def train(
-    data: str | Path,
+    data: str | Path | Dataset,
     *,
     model: str | ModelFunction = "auto",
     epochs: int | None = None,
@@ -60,7 +60,7 @@ def train(
     """Train a network and return its finished run.
 
     Args:
-        data: a named set or a folder of labelled images.
+        data: a named set, a folder of labelled images, or what `load_data` returned for one of these.
         model: a name, `FILE.py:NAME`, or a function `(in_channels, outputs) -> nn.Module`.
         epochs: passes over the training images; chosen for you if neither it nor a budget is given.
         budget: wall clock of the whole call: seconds, or `"5m"`.
@@ -81,9 +81,8 @@ def train(
         raise UsageError("epochs and budget both say how long to train.", mend="Give one of them.")
     base = recipe.model_dump() if isinstance(recipe, Recipe) else load_layer(recipe) if recipe else {}
     code, model_name = _code(model)
-    source = str(data) if str(data) in SOURCES or not Path(data).exists() else str(Path(data).resolve())
     flags = {
-        "data.source": source, "model": model_name, "name": name, "seed": seed,
+        **_images(data), "model": model_name, "name": name, "seed": seed,
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
     given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
@@ -159,6 +158,17 @@ class Run:
         result, _ = pipeline.evaluate_on(trained, str(data), limit=limit)
         return {name: Estimate.from_json(values) for name, values in result["metrics"].items()}
 
+    def resume(self, *, data: str | Path | None = None) -> Run:
+        """Go on where the last checkpoint stands, with the network code that this object was opened with.
+
+        Args:
+            data: where the images lie now, if they were moved.
+        """
+        with pipeline.Progress(quiet=False) as progress:
+            tell = progress if _watched() else silent
+            pipeline.resume(self.folder, code=self._code, tell=tell, data=str(data) if data else None)
+        return self
+
     def report(self) -> Path:
         """Rebuild the report from the records and return its place."""
         return write_report(self.folder)
@@ -229,6 +239,23 @@ def _decoded(picture: Picture) -> np.ndarray:
 def _watched() -> bool:
     """Whether someone looks on: a terminal, or a notebook's kernel."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _images(data: str | Path | Dataset) -> dict[str, Any]:
+    """Where the images come from, so that a run can be resumed: a data set must have come from somewhere, too."""
+    source = data.source if isinstance(data, Dataset) else str(data)
+    named = source in SOURCES
+    if isinstance(data, Dataset) and not named and not Path(source).exists():
+        raise UsageError(
+            f"A data set named {source!r} comes from no folder and no named set, so its run could not be resumed.",
+            mend="Save the pictures in class folders and give their path; or use Batches and Loop without a run.",
+        )
+    keys: dict[str, Any] = {
+        "data.source": source if named or not Path(source).exists() else str(Path(source).resolve())
+    }
+    if isinstance(data, Dataset):
+        keys["data.fingerprint"] = data.fingerprint
+    return keys
 
 
 def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str | None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,17 @@ SMALL = {
     "model": {"name": "convnet", "options": {"width": 8, "stages": 2}}, "train.batch": 8,
     "train.precision": "float32", "train.memory_format": "contiguous",
 }  # fmt: skip
+
+
+class Flat(nn.Module):
+    """A network of the user's own, given as it stands in a notebook."""
+
+    def __init__(self, in_channels: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, outputs))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +214,28 @@ def test_an_unfinished_run_says_so(tmp_path: Path):
     with pytest.raises(RunError, match="not get that far"):
         _ = run.results
     assert not isinstance(run, Classifier)
+
+
+def test_a_run_of_a_function_is_resumed_with_that_function(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "pictures")
+
+    def stopping(message: Any) -> None:
+        if message.text == "progress" or message.text == "epoch":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        convsmith.train(folder, model=Flat, epochs=3, runs=tmp_path / "runs", listener=stopping)
+    run = convsmith.load_run("last", code=Flat, runs=tmp_path / "runs").resume()
+    assert run.results["accuracy"].n > 0
+
+
+def test_a_data_set_that_was_loaded_can_be_trained_on(tmp_path: Path) -> None:
+    data = convsmith.load_data(class_folder(tmp_path / "pictures"))
+    run = convsmith.train(data, epochs=1, runs=tmp_path / "runs")
+    assert run.recipe.data.fingerprint == data.fingerprint
+
+
+def test_a_data_set_from_nowhere_is_refused(tmp_path: Path) -> None:
+    data = convsmith.Dataset.from_arrays(np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2, ("a", "b"))
+    with pytest.raises(convsmith.ConvsmithError, match="could not be resumed"):
+        convsmith.train(data, runs=tmp_path / "runs")

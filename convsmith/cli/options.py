@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="No progress and no hints, only results and errors.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="No progress and no hints, only results, notes and errors.")
 device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
 open_ = click.option("--open", "open_", is_flag=True, help="Open the report in a browser.")
 code = click.option(

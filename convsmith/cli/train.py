@@ -69,6 +69,7 @@ def train(
     recipe, code = _asked(data, **asked)
     from convsmith import pipeline
     from convsmith.cli.show import plan_json, print_seeds
+    from convsmith.recipe import Recipe
 
     if dry_run:
         with pipeline.Progress(quiet=quiet, plan=False) as tell:
@@ -81,11 +82,13 @@ def train(
         return None
     made_runs, started = [], STARTED
     for seed in range(recipe.seed, recipe.seed + seeds):
-        with pipeline.Progress(quiet=quiet, plan=seed == recipe.seed) as tell:
+        with pipeline.Progress(quiet=quiet, plan=not made_runs) as tell:
             seeded = recipe.updated({"seed": seed})
             words = ("convsmith", *sys.argv[1:])
             made_runs.append(pipeline.train(seeded, runs=runs, code=code, tell=tell, started=started, command=words))
-        started = time.monotonic()  # a budget is that of each run
+        # What was measured for the first, and the steps of its budget, hold for all: only the seed differs.
+        recipe = Recipe.from_yaml(made_runs[0].read_text("recipe.yaml"))
+        started = time.monotonic()
     if seeds > 1 and _speaks():
         print_seeds(made_runs, as_json=as_json)
     else:

@@ -56,7 +56,7 @@ def prepare(
         raise DataError(
             f"The images of {data.source} are not those of the recipe: {_difference(dataset, known or {})}fingerprint "
             f"{dataset.fingerprint[:12]}…, expected {data.fingerprint[:12]}….",
-            mend="Put back what was added, removed or changed, or train anew without the recipe's data.fingerprint.",
+            mend="Put back what was added, removed or changed, or train anew with --set data.fingerprint=null.",
         )
     if divide:
         dataset = assign_roles(dataset, split_seed=data.split_seed)

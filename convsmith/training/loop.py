@@ -59,7 +59,7 @@ class Loop:
         model: any module; it is trained where its parameters are.
         task: its losses, see `tasks.Task`.
         optimizers: parameter group, as the task's losses name it, to optimiser.
-        epochs, steps: how long; one of them. `steps` wins and may also be set later, as `loop.total`.
+        epochs, steps: how long; one of them. The number of steps may also be changed later, as `loop.total`.
         schedule: factor of each optimiser's own rate, by step and total.
         transform: from a batch as stored to what the network takes (augmentation, normalisation); runs on the device.
         average: decay of an exponential moving average of the weights, or None for none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
 from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
-from convsmith.pipeline import Code, Listener, ModelFunction, Trained, silent
+from convsmith.pipeline import Code, Listener, Message, ModelFunction, Trained, silent
 from convsmith.recipe import Recipe, layer, load_layer
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
@@ -153,9 +154,12 @@ class Run:
         return Classifier(pipeline.load_trained(self.folder, code=self._code, device=device))
 
     def evaluate(self, data: str | Path, *, limit: int | None = None) -> dict[str, Estimate]:
-        """Measure the network on other labelled images; class names are matched by name."""
+        """Measure the network on other labelled images; class names are matched by name.
+
+        Images that it learnt from, or that chose something, are left out, which is said as a warning.
+        """
         trained = pipeline.load_trained(self.folder, code=self._code)
-        result, _ = pipeline.evaluate_on(trained, str(data), limit=limit)
+        result, _ = pipeline.evaluate_on(trained, str(data), limit=limit, tell=_warn)
         return {name: Estimate.from_json(values) for name, values in result["metrics"].items()}
 
     def resume(self, *, data: str | Path | None = None) -> Run:
@@ -171,6 +175,7 @@ class Run:
 
     def report(self) -> Path:
         """Rebuild the report from the records and return its place."""
+        self.folder.refuse_unfinished()
         return write_report(self.folder)
 
     def __repr__(self) -> str:
@@ -184,7 +189,7 @@ class Run:
         """In a notebook: the headline figures and where the report lies."""
         from markupsafe import escape
 
-        if not self.folder.has("results.json"):
+        if not self.folder.ended:
             return f"<p><b>{escape(self.path.name)}</b>, not finished</p>"
         rows = "".join(
             f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{escape(str(figure))}</td></tr>"
@@ -239,6 +244,12 @@ def _decoded(picture: Picture) -> np.ndarray:
 def _watched() -> bool:
     """Whether someone looks on: a terminal, or a notebook's kernel."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _warn(message: Message) -> None:
+    """Notes that change what a figure means must not go unheard where nobody listens."""
+    if message.kind == "note":
+        warnings.warn(message.text, stacklevel=3)
 
 
 def _images(data: str | Path | Dataset) -> dict[str, Any]:

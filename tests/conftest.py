@@ -75,7 +75,11 @@ def _children() -> list[str]:
     """Children of this process that run, without the helpers of `multiprocessing`."""
     found = []
     for listing in Path("/proc/self/task").glob("*/children"):
-        for pid in listing.read_text().split():
+        try:
+            pids = listing.read_text().split()
+        except OSError:  # a thread that has ended since the listing
+            continue
+        for pid in pids:
             try:
                 command = (
                     Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

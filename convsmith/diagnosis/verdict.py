@@ -108,7 +108,7 @@ def _headline(kind: Kind, accuracy: Estimate, n: int) -> str:
         "good": f"It names {share} of 100 pictures rightly.",
         "partial": f"It has learned something, but names only {share} of 100 pictures rightly.",
         "chance": "It has not been shown to do better than guessing.",
-        "unsure": f"Too few test pictures to say how good it is: there are only {n}.",
+        "unsure": f"Too few test pictures to say how good it is: there are only {n:,}.",
     }[kind]
 
 
@@ -120,16 +120,16 @@ def _right(kind: Kind, result: Mapping[str, Any], accuracy: Estimate) -> str:
     always = f"answering always “{blind['class']}”"
     if kind == "chance" and floor:
         return (
-            f"Of {n} test pictures it named {right} rightly; the true figure lies between {limits}. But {always}, "
+            f"Of {n:,} test pictures it named {right:,} rightly; the true figure lies between {limits}. But {always}, "
             f"without looking, is right for {of_100(float(floor.value or 0.0))} of 100, and these pictures cannot tell "
             "the two apart."
         )
     if kind == "unsure":
         gain = estimate(blind.get("gain"))
         also = f" Even {always} might do as well." if gain and (gain.low or 0.0) <= 0 else ""
-        return f"It named {right} of {n} rightly, but the true figure may lie anywhere between {limits}.{also}"
+        return f"It named {right:,} of {n:,} rightly, but the true figure may lie anywhere between {limits}.{also}"
     than = f" A{always[1:]} would be right for {of_100(float(floor.value or 0.0))}." if floor else ""
-    return f"From {n} test pictures, the true figure lies between {limits}.{than}"
+    return f"From {n:,} test pictures, the true figure lies between {limits}.{than}"
 
 
 def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
@@ -137,17 +137,14 @@ def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
     rows = [(row, recall) for row in result["per_class"] if (recall := estimate(row["recall"]))]
     pairs = result["pairs"]
     if not pairs:
-        return f"It made no mistake in {result['n']} pictures; that does not mean that it never will."
+        return f"It made no mistake in {result['n']:,} pictures; that does not mean that it never will."
     row, recall = min(rows, key=lambda item: (item[1].high or 0.0, item[1].value or 0.0))
     hits = round(float(recall.value or 0.0) * row["n"])
+    score = f"{hits:,} of {row['n']:,} right"
     if (recall.high or 0.0) < (accuracy.low or 0.0):
-        first = (
-            f"It is weakest on “{row['name']}”: {hits} of {row['n']} right, in the long run between {_limits(recall)}."
-        )
+        first = f"It is weakest on “{row['name']}”: {hits:,} of {row['n']:,} right, in the long run between {_limits(recall)}."
     else:
-        first = (
-            f"No kind of picture is surely worse than the rest; “{row['name']}” did worst, {hits} of {row['n']} right."
-        )
+        first = f"No kind of picture is surely worse than the rest; “{row['name']}” did worst, {hits:,} of {row['n']:,} right."
     pair = pairs[0]
     return (
         f"{first} Its commonest mistake is to call “{pair['true']}” “{pair['predicted']}”: {_times(pair['count'])}, "
@@ -159,9 +156,9 @@ def _trust(split: str, n: int, accuracy: Estimate, audit: Mapping[str, Any], rol
     width = float(accuracy.high or 0.0) - float(accuracy.low or 0.0)
     points = f"{100 * width:.0f} points" if width >= 0.02 else f"{100 * width:.1f} points"
     if width > WIDE:
-        size = f"No: {n} pictures leave {points} between the lowest and the highest likely figure."
+        size = f"No: {n:,} pictures leave {points} between the lowest and the highest likely figure."
     else:
-        size = f"{n} pictures fix the figure to within {points}."
+        size = f"{n:,} pictures fix the figure to within {points}."
     if split == "test":
         choice = " None of them was used for training or for choosing anything."
     else:

@@ -18,6 +18,7 @@ POINTS = 300
 ROWS = 100
 NAMED = 50
 UNSEEN = "Tune images were not looked at during training."
+HARDER = "Training images are altered and their labels softened, so their loss lies higher than that of tune images."
 ROLES = {"train": "Training", "tune": "Tune", "test": "Test"}
 
 
@@ -71,7 +72,10 @@ def _curves_lead(records: RunRecords, steps: int, tune: list[Mapping[str, Any]])
     if isinstance(seconds, Mapping) and "total" in seconds:
         took = duration(seconds["total"])
         parts.append(f"the last command took {took}" if resumed else f"{took} in all")
-    return " ".join((f"{', '.join(parts)}.", *_interruptions(resumed), *([] if tune else [UNSEEN])))
+    train, augment = records.recipe.get("train") or {}, records.recipe.get("augment") or {}
+    altered = train.get("label_smoothing") and augment.get("operations")
+    compared = ([HARDER] if altered else []) if tune else [UNSEEN]
+    return " ".join((f"{', '.join(parts)}.", *_interruptions(resumed), *compared))
 
 
 def _interruptions(resumed: list[Mapping[str, Any]]) -> list[str]:

@@ -142,9 +142,9 @@ def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
     hits = round(float(recall.value or 0.0) * row["n"])
     score = f"{hits:,} of {row['n']:,} right"
     if (recall.high or 0.0) < (accuracy.low or 0.0):
-        first = f"It is weakest on “{row['name']}”: {hits:,} of {row['n']:,} right, in the long run between {_limits(recall)}."
+        first = f"It is weakest on “{row['name']}”: {score}, in the long run between {_limits(recall)}."
     else:
-        first = f"No kind of picture is surely worse than the rest; “{row['name']}” did worst, {hits:,} of {row['n']:,} right."
+        first = f"No kind of picture is surely worse than the rest; “{row['name']}” did worst, {score}."
     pair = pairs[0]
     return (
         f"{first} Its commonest mistake is to call “{pair['true']}” “{pair['predicted']}”: {_times(pair['count'])}, "

@@ -6,10 +6,9 @@ import importlib
 import io
 import os
 import sys
-import threading
 import time
 import traceback
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -60,22 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     code = run(arguments)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _leave(code)
+        from convsmith.training import leave
+
+        leave(code)
     sys.exit(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End a process of several without tearing Python down.
-
-    gloo's threads may still drop their last reference to a tensor then, and a thread that asks for the interpreter's
-    lock while it is torn down aborts the process, which torchrun takes for a failure (seen once in about ten runs).
-    """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()  # a checkpoint that is being written
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -87,8 +74,10 @@ def run(arguments: list[str]) -> int:
         result: Any = convsmith.main(args=arguments, prog_name="convsmith", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):  # click makes one of it
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader, such as `head`, has seen enough
         return 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "")

@@ -4,7 +4,7 @@ from convsmith.training.averaging import Average
 from convsmith.training.checkpoint import Checkpoint, Writer, last_checkpoint, load_weights
 from convsmith.training.loop import Event, Loop
 from convsmith.training.optimizers import OPTIMIZERS
-from convsmith.training.processes import SINGLE, Processes, joined
+from convsmith.training.processes import SINGLE, Processes, joined, leave
 from convsmith.training.random_state import seed_all, untouched
 from convsmith.training.schedules import SCHEDULES, Schedule
 
@@ -21,6 +21,7 @@ __all__ = [
     "Writer",
     "joined",
     "last_checkpoint",
+    "leave",
     "load_weights",
     "seed_all",
     "untouched",

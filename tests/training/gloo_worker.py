@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from toys import make_augment, make_batches, make_loop, make_net, snapshot, trac
 
 from convsmith.errors import ConvsmithError
 from convsmith.tasks import classification
-from convsmith.training import Loop, joined
+from convsmith.training import Loop, joined, leave
 from convsmith.training.optimizers import sgd
 
 CASES = {"uneven": (61, 32), "a rank without images": (45, 16), "fewer than eight": (5, 16)}
@@ -116,7 +117,11 @@ def main(scenario, folder):
                 torch.save(measure(processes), Path(folder) / f"{processes.rank}.pt")
     except ConvsmithError as error:
         sys.stdout.write(f"{type(error).__name__}: {error}\n")
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def evaluate(
         "ece": calibration.expected_calibration_error(confidence, right, groups=groups, seed=seed),
     }
     if k >= 3:
-        top = 5 if k >= 5 else 2
+        top = 5 if k > 5 else 2  # the five likeliest of five are all
         figures[f"top_{top}"] = metrics.top_k(logits, targets, top, groups=groups)
     table = metrics.confusion_matrix(targets, predicted, k)
     blind = metrics.baseline(targets, predicted, majority, groups=groups)

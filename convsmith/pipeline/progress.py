@@ -78,7 +78,7 @@ class Progress:
         text = figures_line(self._figures)
         if self.console.is_terminal:
             self._advance(f"epoch {event.epoch + 1}", event.step, total, text)
-        elif time.monotonic() - self._said > SPARSE_SECONDS or (event.step == total and event.kind == "tune"):
+        elif time.monotonic() - self._said > SPARSE_SECONDS or (event.step == total and event.kind != "tune"):
             self._said = time.monotonic()
             self.console.print(f"step {event.step:,}/{total:,}  epoch {event.epoch}  {text}", soft_wrap=True)
 

@@ -19,6 +19,7 @@ from convsmith.records import Finding, Severity
 from convsmith.registry import Entry, Registry
 
 STRONGER = {"none": "digits", "clothes": "objects"}  # the next augmentation that cannot contradict the one before
+LARGE = 48  # px from which a random part of a picture still shows what it is
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "hint")
 
 
@@ -214,6 +215,8 @@ def _against_overfit(evidence: Evidence) -> dict[str, Any]:
         return {"data.limit": 2 * limit}
     if preset in STRONGER:
         return {"augment.preset": STRONGER[preset]}
+    if preset == "objects" and evidence.setting("image.size", 0) >= LARGE:
+        return {"augment.preset": "photos"}
     if evidence.setting("train.label_smoothing", 0.0) < 0.1:
         return {"train.label_smoothing": 0.1}
     return {"train.epochs": max(1, evidence.epochs() // 2)}

@@ -64,6 +64,7 @@ def test_a_gap_of_five_points_is_no_finding_however_sure():
     [
         ({"data": {"limit": 500}}, {"data.limit": 1000}),
         ({"augment": {"preset": "objects"}}, {"train.label_smoothing": 0.1}),
+        ({"augment": {"preset": "objects"}, "image": {"size": 64}}, {"augment.preset": "photos"}),
         ({"augment": {"preset": "objects"}, "train": {"label_smoothing": 0.1, "epochs": 30}}, {"train.epochs": 15}),
     ],
 )

@@ -278,6 +278,15 @@ class Training:
 
     def run(self) -> None:
         """Train to the end; of a budget first through the warm-up, whose speed fixes the number of steps."""
+        try:
+            self._train()
+            if self._saved != self.loop.step:
+                self._save()
+        finally:
+            if self._writer is not None:  # also after an error: what is being written shall be whole
+                self._writer.wait()
+
+    def _train(self) -> None:
         recipe = self.job.recipe
         warmup = settled(recipe.train.warmup_steps)
         # A checkpoint made during the warm-up knows no other total than its end, so the recipe's goes first.
@@ -292,10 +301,6 @@ class Training:
             self._iterate()
         if self.loop.done:
             self._append("stopped", self.loop.epoch, self.loop.step, {})
-        if self._saved != self.loop.step:
-            self._save()
-        if self._writer is not None:
-            self._writer.wait()
 
     def _iterate(self) -> None:
         self.watch.start("training")

@@ -61,7 +61,7 @@ class Answers:
             return cls(arrays, tuple(classes.tolist()), str(split), majority, names)
         except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError) as error:
             raise _unreadable(path, error) from error
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:  # all of zipfile's own
             raise _unreadable(path, error) from error
 
 

@@ -177,11 +177,12 @@ def carry_out(job: Job) -> None:
         training.restore()
         with machine.deterministic(recipe.train.deterministic, device), job.signals.deferred(loop.request_stop):
             training.run()
-        if training.stopped:
+        stopped = job.processes.largest(loop.stop_reason)  # one may have come to one process while it saved
+        if stopped:
             raise Interrupted(
                 f"Stopped at step {loop.step:,} of {loop.total or 0:,}; everything is saved.",
                 mend=f"Go on with: convsmith resume {job.run.path}",
-                exit_code=training.stopped,
+                exit_code=stopped,
             )
         with loop.deployed():  # all processes take part
             if log is not None:

@@ -30,7 +30,7 @@ def choose_device(wanted: str) -> torch.device:
     try:
         device = torch.device(wanted)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises depends on how it was built
         raise UsageError(f"There is no device {wanted!r} here.", mend="Use --device cpu, or auto.") from None
     return device
 

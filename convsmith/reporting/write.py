@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
-
-import yaml
 
 from convsmith.diagnosis import Evidence, diagnose, verdict
 from convsmith.reporting.page import render
 from convsmith.reporting.run_records import read_records
-from convsmith.run_folder import RunFolder, read_log
+from convsmith.run_folder import RunFolder
 
 
 def write_report(run: RunFolder) -> Path:
@@ -23,13 +22,13 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         RunError: the run has no results yet, or a record is damaged.
     """
-    results = run.read_json("results.json")
-    audit, manifest, plan = (run.read_json(f"{name}.json") for name in ("audit", "manifest", "plan"))
-    recipe = yaml.safe_load(run.read_text("recipe.yaml"))
-    findings = diagnose(Evidence(results, read_log(run.log_path), plan, manifest, audit, recipe, str(run.path)))
+    run.read_json("results.json")  # without it there is nothing to report
+    known = read_records(run.path)
+    evidence = Evidence(known.results, known.log, known.plan, known.manifest, known.audit, known.recipe, str(run.path))
+    findings = diagnose(evidence)
     roles = {row["id"]: row["role"] for row in csv.DictReader(io.StringIO(run.read_text("split.csv")))}
-    words = verdict(results, findings, audit=audit, roles=roles, run=str(run.path))
+    words = verdict(known.results, findings, audit=known.audit, roles=roles, run=str(run.path))
     record = {"findings": [finding.to_json() for finding in findings], "verdict": words.to_json()}
     run.write_json("findings.json", record)
-    run.write_text("report.html", render(read_records(run.path)))
+    run.write_text("report.html", render(replace(known, **record)))
     return run.report

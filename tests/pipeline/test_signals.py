@@ -13,6 +13,7 @@ from compared import EXACT, end
 from typed import SMALL, Started, only_run, steps_logged, typed
 
 from convsmith.errors import Interrupted
+from convsmith.pipeline.execute import Training
 from convsmith.pipeline.signals import Signals
 from convsmith.run_folder import RunFolder
 
@@ -137,3 +138,19 @@ def test_two_processes_in_one_run_folder_get_a_lock_error(pictures: Path, tmp_pa
         assert command.code(30) == 143
     with RunFolder(run).lock():
         pass
+
+
+def test_a_signal_during_the_last_save_is_heard(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save = Training._save
+
+    def saved(self: Training) -> None:
+        save(self)
+        if self.loop.done:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Training, "_save", saved)
+    done = typed("train", pictures, "--runs", tmp_path, *SMALL, "--epochs", 1)
+    assert done.code == 143, done.err
+    assert "convsmith resume" in done.err
+    monkeypatch.undo()
+    assert typed("resume", only_run(tmp_path), "--runs", tmp_path).code == 0

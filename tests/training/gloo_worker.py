@@ -118,7 +118,7 @@ def main(scenario, folder):
     except ConvsmithError as error:
         sys.stdout.write(f"{type(error).__name__}: {error}\n")
         leave(error.exit_code)
-    except Exception:
+    except Exception:  # whatever it was, it shall be read and the process end by the same way
         traceback.print_exc()
         leave(1)
     leave(0)

@@ -149,7 +149,7 @@ def test_a_signal_during_the_last_save_is_heard(pictures: Path, tmp_path: Path, 
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Training, "_save", saved)
-    done = typed("train", pictures, "--runs", tmp_path, *SMALL, "--epochs", 1)
+    done = typed("train", pictures, "--runs", tmp_path, *SMALL, "--epochs", 1, "--set", "train.checkpoint_every=1000")
     assert done.code == 143, done.err
     assert "convsmith resume" in done.err
     monkeypatch.undo()

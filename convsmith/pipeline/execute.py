@@ -313,7 +313,7 @@ class Training:
                 with self.watch.during("checkpoint"):
                     self._save()
             elif event.kind == "stopped":
-                self.stopped = event.values["reason"]  # on this all processes agree; a signal since then came too late
+                self.stopped = event.values["reason"]  # on this all processes agree
             else:
                 refuse_divergence(event)
                 self._append(event.kind, event.epoch, event.step, event.values)

@@ -14,9 +14,9 @@ import numpy as np
 
 from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
-from convsmith.images import SOURCES, Dataset, assign_roles, audit, decode, open_source
+from convsmith.images import SOURCES, Dataset
 from convsmith.pipeline import Code, Listener, Message, ModelFunction, Trained, silent
-from convsmith.recipe import Recipe, layer, load_layer
+from convsmith.recipe import Data, Recipe, layer, load_layer
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
 from convsmith.run_folder import RunFolder, find_run, read_log
@@ -25,11 +25,23 @@ Picture = Any
 """A path, a PIL image, or an array uint8 `[H, W]` or `[H, W, C]`, C in {1, 3}."""
 
 
-def load_data(source: str | Path, *, limit: int | None = None, split_seed: int = 0) -> Dataset:
-    """Open, audit and divide labelled images; unreadable ones are left out.
+def load_data(
+    source: str | Path,
+    *,
+    images: str | Path | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    split_seed: int = 0,
+) -> Dataset:
+    """Open, audit and divide labelled images; unreadable ones are left out, and near duplicates never part.
 
     Args:
-        source: a named set such as `digits`, a folder of class folders, or a folder of IDX files.
+        source: a named set such as `digits`, a folder of class folders, a folder of IDX files, or a CSV table.
+        images: the folder that a table's paths are relative to.
+        label, split: the table's columns; guessed by their names if not given.
+        group: a column, `parent`, or a regular expression with one group, which keeps images together.
         limit: how many images to use, all classes alike; None is all.
         split_seed: of the division into train, tune and test.
 
@@ -40,14 +52,18 @@ def load_data(source: str | Path, *, limit: int | None = None, split_seed: int =
         >>> load_data("digits").counts()["test"]["7"]
         27
     """
-    dataset, _ = audit(*open_source(str(source), limit=limit))
-    return assign_roles(dataset, split_seed=split_seed)
+    section = Data(
+        source=str(source), images=None if images is None else str(images), label=label, group=group, split=split,
+        limit=limit, split_seed=split_seed,
+    )  # fmt: skip
+    return pipeline.prepare(section, silent).dataset
 
 
 def train(
     data: str | Path | Dataset,
     *,
     model: str | ModelFunction = "auto",
+    weights: str | Path | Run | None = "auto",
     epochs: int | None = None,
     budget: str | float | None = None,
     recipe: str | Recipe | None = None,
@@ -63,6 +79,8 @@ def train(
     Args:
         data: a named set, a folder of labelled images, or what `load_data` returned for one of these.
         model: a name, `FILE.py:NAME`, or a function `(in_channels, outputs) -> nn.Module`.
+        weights: what it starts from: `auto` (published ones, where the images are photographs), a file, a folder, a run
+            of yours, or None for nothing.
         epochs: passes over the training images; chosen for you if neither it nor a budget is given.
         budget: wall clock of the whole call: seconds, or `"5m"`.
         recipe: where to start from: a recipe, a named one, or a YAML file.
@@ -87,6 +105,8 @@ def train(
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
     given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
+    if weights != "auto":
+        given["weights.source"] = _weights(weights)
     resolved = Recipe.from_layers(base, layer(given))
     with pipeline.Progress(quiet=False) as progress:
         tell = listener or (progress if _watched() else silent)
@@ -229,12 +249,13 @@ class Classifier:
         """
         if isinstance(pictures, (str, Path)):
             raise UsageError("predict takes a list of pictures.", mend=f"Write predict([{str(pictures)!r}]).")
-        return self._trained.probabilities([self._trained.see(_decoded(picture)) for picture in pictures])
+        return self._trained.probabilities([self._trained.see(self._decoded(picture)) for picture in pictures])
+
+    def _decoded(self, picture: Picture) -> np.ndarray:
+        return _checked(picture) if isinstance(picture, np.ndarray) else self._trained.read(picture)
 
 
-def _decoded(picture: Picture) -> np.ndarray:
-    if not isinstance(picture, np.ndarray):
-        return decode(picture)
+def _checked(picture: np.ndarray) -> np.ndarray:
     array = picture[..., None] if picture.ndim == 2 else picture
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
         raise UsageError(f"A picture is {array.dtype} {list(picture.shape)}; expected uint8 [H, W] or [H, W, 1 or 3].")
@@ -267,6 +288,17 @@ def _images(data: str | Path | Dataset) -> dict[str, Any]:
     if isinstance(data, Dataset):
         keys["data.fingerprint"] = data.fingerprint
     return keys
+
+
+def _weights(weights: str | Path | Run | None) -> str | None:
+    if weights in (None, "none"):
+        return None
+    path = weights.path if isinstance(weights, Run) else Path(str(weights))
+    if not path.exists():
+        raise UsageError(
+            f"weights={weights!r}: there is no such file, folder or run.", mend="Give None to start fresh."
+        )
+    return str(path.resolve())
 
 
 def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str | None]:

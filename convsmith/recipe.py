@@ -58,6 +58,12 @@ class Data(Section):
     """Which images, and how they are divided."""
 
     source: str | None = None
+    images: str | None = Field(default=None, description="the folder that a table's paths are relative to")
+    label: str | None = Field(default=None, description="the table's column of labels")
+    group: str | None = Field(default=None, description="a table's column, `parent`, or a regular expression")
+    split: str | None = Field(default=None, description="the table's column of roles")
+    labels: str | None = Field(default=None, description="a file of reviewed labels, laid over those of the source")
+    channels: tuple[int, ...] | None = Field(default=None, description="which pages of multi-page files to read")
     limit: int | None = Field(default=None, ge=2)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
     fingerprint: str | None = None
@@ -69,6 +75,8 @@ class Image(Section):
     size: int | Auto = "auto"
     channels: Literal[1, 3] | Auto = "auto"
     fit: Fit | Auto = "auto"
+    keep: float | Auto = Field(default="auto", description="share of the shorter side that `crop` keeps")
+    range: tuple[float, float] | Auto | None = Field(default="auto", description="values that become 0 and 255")
     mean: tuple[float, ...] | Auto = "auto"
     std: tuple[float, ...] | Auto = "auto"
 
@@ -79,6 +87,20 @@ class Image(Section):
             raise ValueError(f"{value} px is outside 4 to 4096")
         return value
 
+    @field_validator("keep")
+    @classmethod
+    def _keep(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0.1 <= value <= 1.0:
+            raise ValueError(f"{value} is outside 0.1 to 1")
+        return value
+
+    @field_validator("range")
+    @classmethod
+    def _range(cls, value: tuple[float, float] | str | None) -> tuple[float, float] | str | None:
+        if isinstance(value, tuple) and not value[0] < value[1]:
+            raise ValueError(f"{value[0]} is not below {value[1]}")
+        return value
+
     @field_validator("std")
     @classmethod
     def _std(cls, value: tuple[float, ...] | str) -> tuple[float, ...] | str:
@@ -87,10 +109,48 @@ class Image(Section):
         return value
 
 
+class Weights(Section):
+    """What the network starts from: nothing, weights that were published with it, a file of them, or a run."""
+
+    source: str | None = Field(default="auto", description="published, a file, a folder, a run; null is from scratch")
+    sha256: str | None = Field(default=None, description="of the file; another one is refused")
+
+
+class Transfer(Section):
+    """How a network that has weights is fitted to new classes."""
+
+    mode: Literal["probe", "finetune"] | Auto | None = Field(
+        default="auto", description="a linear head on frozen features, or fine-tuning from there; null trains all"
+    )
+    decays: tuple[float, ...] = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    """Weight decays of the linear head, of which the tune images choose one."""
+    frozen_stages: int | Auto = Field(default="auto", description="stages, from the image on, that are not trained")
+    stage_rate: float | Auto = Field(default="auto", description="factor of the learning rate from stage to stage")
+    frozen_norms: bool | Auto = Field(default="auto", description="whether all norms keep their running statistics")
+
+    @field_validator("decays")
+    @classmethod
+    def _decays(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or min(value) <= 0:
+            raise ValueError("at least one, each above 0")
+        return value
+
+    @field_validator("frozen_stages", "stage_rate")
+    @classmethod
+    def _stage(cls, value: float | str, info: Any) -> float | str:
+        least, most = (0, 100) if info.field_name == "frozen_stages" else (0.01, 1.0)
+        if not isinstance(value, str) and not least <= value <= most:
+            raise ValueError(f"{value} is outside {least} to {most}")
+        return value
+
+
 class Augment(Section):
     """What is done to training images: a preset by name, or the operations themselves."""
 
     preset: str = "auto"
+    symmetry: Literal["none", "left-right", "any"] | Auto = Field(
+        default="auto", description="which mirrors and turns leave the class as it is"
+    )
     operations: tuple[Named, ...] | None = None
 
 
@@ -98,13 +158,17 @@ class Train(Section):
     """How the network is trained. Lengths are in epochs, or in steps once a budget has been turned into them."""
 
     epochs: int | Auto | None = Field(default="auto", description="passes over the images; null where the steps rule")
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=0)
     budget: float | None = Field(default=None, gt=0, description="seconds of wall clock for the whole command")
     batch: int | Auto = "auto"
     optimizer: Named | Auto = "auto"
     schedule: Named | Auto = "auto"
     warmup_steps: int | Auto = "auto"
     label_smoothing: float | Auto = "auto"
+    balance: Literal["none", "weights", "sampler"] | Auto = Field(
+        default="auto", description="what makes up for classes of different size"
+    )
+    focal: float | None = Field(default=None, gt=0, le=5, description="gamma of the focal loss; null is cross-entropy")
     average: float | Auto | None = Field(default="auto", description="decay of the moving average; null is off")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
@@ -152,6 +216,8 @@ class Recipe(Section):
     image: Image = Image()
     model: Named | Auto = "auto"
     network: ConvNet | None = None
+    weights: Weights = Weights()
+    transfer: Transfer = Transfer()
     augment: Augment = Augment()
     train: Train = Train()
 
@@ -202,7 +268,9 @@ PACE: Mapping[str, Any] = dict.fromkeys(
 
 DERIVED: Mapping[str, Mapping[str, Any]] = {
     "model": {"network": None},
+    "weights.source": {"weights.sha256": None},
     "augment.preset": {"augment.operations": None},
+    "augment.symmetry": {"augment.operations": None},
     "train.epochs": {"train.budget": None, "train.steps": None},
     "train.budget": {"train.epochs": "auto", "train.steps": None},
     "train.steps": {"train.epochs": "auto", "train.budget": None},

@@ -169,7 +169,7 @@ def test_an_unknown_key_is_refused_with_a_suggestion(layer, key, mend):
         ("train.epochs", -1),
         ("train.epochs", "thirty"),
         ("train.epochs", 1.5),
-        ("train.steps", 0),
+        ("train.steps", -1),
         ("train.batch", 0),
         ("train.tune_every", -1),
         ("train.label_smoothing", 1.0),

@@ -1,12 +1,13 @@
 """From images in memory to batches ready for the network: order, draws, augmentation, normalisation."""
 
-from convsmith.batches.augment import AUGMENTATIONS, PRESETS, Augment, build, join_digests
+from convsmith.batches.augment import AUGMENTATIONS, Augment, build
 from convsmith.batches.batches import Batch, Batches
 from convsmith.batches.colour import Colour, Erasing, Normalize
-from convsmith.batches.geometry import Crop, Flip, Geometry, Motion, Rotation, Shift, VerticalFlip, Zoom
+from convsmith.batches.geometry import Crop, Flip, Geometry, Motion, QuarterTurn, Rotation, Shift, VerticalFlip, Zoom
 from convsmith.batches.operation import Operation, Parameters
-from convsmith.batches.order import GROUP, permutation, rank_span, span, steps_per_epoch
+from convsmith.batches.order import GROUP, balanced, permutation, rank_span, span, steps_per_epoch
 from convsmith.batches.philox import Keys, keys_of, operation_id, philox, uniform
+from convsmith.batches.presets import PRESETS, Symmetry, symmetric
 from convsmith.batches.sequence import Sequence
 
 __all__ = [
@@ -26,13 +27,15 @@ __all__ = [
     "Normalize",
     "Operation",
     "Parameters",
+    "QuarterTurn",
     "Rotation",
     "Sequence",
     "Shift",
+    "Symmetry",
     "VerticalFlip",
     "Zoom",
+    "balanced",
     "build",
-    "join_digests",
     "keys_of",
     "operation_id",
     "permutation",
@@ -40,5 +43,6 @@ __all__ = [
     "rank_span",
     "span",
     "steps_per_epoch",
+    "symmetric",
     "uniform",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convsmith.batches.order import GROUP, permutation, rank_span, span, steps_per_epoch
+from convsmith.batches.order import GROUP, balanced, permutation, rank_span, span, steps_per_epoch
 from convsmith.batches.philox import keys_of
 from convsmith.errors import UsageError
 
@@ -75,9 +75,11 @@ class Batches:
         seed: of the order; in [0, 2^64).
         shuffle: whether each epoch has an order of its own; otherwise all follow the data.
         rank, world: which process of how many this is.
+        weights: float `[N]`, how often each image is to be seen in proportion to the others, for classes of unequal
+            size (see `order.balanced`); an epoch keeps its N images. None sees each once.
 
     Raises:
-        UsageError: lengths, types, batch size or rank that do not fit.
+        UsageError: lengths, types, batch size, rank or weights that do not fit.
     """
 
     def __init__(
@@ -91,25 +93,22 @@ class Batches:
         shuffle: bool = True,
         rank: int = 0,
         world: int = 1,
+        weights: np.ndarray | None = None,
     ) -> None:
         _check(images, targets, ids)
+        if weights is not None:
+            _check_weights(weights, len(images), shuffle)
         rank_span(0, 0, rank, world)
         self.images, self.ids = images, ids
         self.targets = torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets
         self.batch_size, self.seed, self.shuffle, self.rank, self.world = batch_size, seed, shuffle, rank, world
+        self.weights = weights
         self._steps = steps_per_epoch(len(images), batch_size)
         self._order: tuple[int, Order] | None = None
-        self._next = (0, 0)
 
     def __len__(self) -> int:
         """Steps per epoch."""
         return self._steps
-
-    @property
-    def state(self) -> tuple[int, int, int]:
-        """(seed, epoch, step) of the batch after the last one handed out; `at(epoch, step)` continues there."""
-        epoch, step = self._next
-        return self.seed, epoch, step
 
     def at(self, epoch: int, step: int) -> Batch:
         """Return this process's share of a step; where it has none, it borrows the first group of another process.
@@ -129,7 +128,6 @@ class Batches:
         else:
             images = self.images.index_select(0, positions)
         targets = self.targets.index_select(0, positions.to(self.targets.device))
-        self._next = (epoch, step + 1) if step + 1 < self._steps else (epoch + 1, 0)
         return Batch(images, targets, keys_of(epoch, start, stop), indices, self.ids, borrowed)
 
     def order(self, epoch: int) -> Order:
@@ -141,11 +139,31 @@ class Batches:
         if held is not None and (held[0] == epoch or not self.shuffle):
             return held[1]
         n = len(self.images)
-        indices = permutation(n, seed=self.seed, epoch=epoch) if self.shuffle else np.arange(n)
+        if self.weights is not None:
+            classes = _classes(self.targets, self.weights)
+            indices = balanced(self.weights, classes, seed=self.seed, epoch=epoch)
+        else:
+            indices = permutation(n, seed=self.seed, epoch=epoch) if self.shuffle else np.arange(n)
         device = self.images.device if isinstance(self.images, Tensor) else "cpu"
         order = (indices, torch.from_numpy(indices).to(device))
         self._order = (epoch, order)
         return order
+
+
+def _classes(targets: Tensor, weights: np.ndarray) -> np.ndarray:
+    """Which images belong together when they are drawn by weight: equal labels, or equal weights without labels."""
+    return targets.cpu().numpy() if targets.ndim == 1 else np.unique(weights, return_inverse=True)[1]
+
+
+def _check_weights(weights: np.ndarray, n: int, shuffle: bool) -> None:
+    valid = weights.shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+    if not valid:
+        raise UsageError(
+            f"The weights of {n} images are {weights.dtype} of shape {weights.shape}, but each image needs one number "
+            "from 0, and not all may be 0."
+        )
+    if not shuffle:
+        raise UsageError("Images are drawn by weight, so they cannot come in their own order.", mend="Shuffle them.")
 
 
 def _check(images: Tensor | np.ndarray, targets: Tensor | np.ndarray, ids: Sequence[str]) -> None:

@@ -132,6 +132,35 @@ class VerticalFlip(Motion):
 
 
 @dataclass(frozen=True)
+class QuarterTurn(Motion):
+    """Turns by a multiple of 90 degrees, counter-clockwise: for pictures without an up.
+
+    No pixel is interpolated. Pictures that are not square take half turns only, in two of three cases, for a quarter
+    turn would not fit.
+
+    Args:
+        p: the probability of a turn, by 90, 180 or 270 degrees alike; 0.75 makes all four places equally likely (and
+            both places of a picture that is not square).
+    """
+
+    name: ClassVar[str] = "quarter_turn"
+    exact: ClassVar[bool] = True
+    p: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "p", self.p, 0, 1)
+
+    def draw(self, keys: Keys) -> Parameters:
+        draws = keys.uniform(self.name, 2)
+        return {"turns": (draws[:, 0] < self.p) * (1 + np.floor(3 * draws[:, 1]).astype(np.int64))}
+
+    def matrix(self, parameters: Parameters, height: int, width: int) -> np.ndarray:
+        turns = fitting_turns(parameters["turns"], height, width)
+        cosine, sine = np.array([1.0, 0.0, -1.0, 0.0])[turns], np.array([0.0, 1.0, 0.0, -1.0])[turns]
+        return matrices(cosine, -sine, 0, sine, cosine, 0)
+
+
+@dataclass(frozen=True)
 class Rotation(Motion):
     """Turns about the centre by an angle that is uniform in [-degrees, degrees); positive is counter-clockwise."""
 
@@ -229,7 +258,9 @@ class Geometry:
         self.border: Border = shared_border(motions)
         self.exact = all(motion.exact for motion in motions)
         self.reach = sum(motion.reach for motion in motions)
-        self.mirrored = any(isinstance(motion, Flip) for motion in motions)
+        turning = any(isinstance(motion, QuarterTurn) for motion in motions)
+        self.mirrored = turning or any(isinstance(motion, Flip) for motion in motions)
+        self.turned = turning and height == width
         if self.exact and self.reach >= min(height, width):
             raise UsageError(
                 f"Images of {height}x{width} are shifted by up to {self.reach} pixels, which leaves nothing of them.",
@@ -279,14 +310,19 @@ class Geometry:
     def _places(self, matrix: np.ndarray) -> Parameters:
         """Turn matrices of whole-pixel motions into where each row of the result begins in the strips of `_copy`.
 
-        All numbers are small halves and wholes, exact in float64.
+        All numbers are small halves and wholes, exact in float64. After an odd number of quarter turns a row of the
+        result is a column of the image, which is a row of the image transposed: x and y change places.
         """
         centre = (self.height - 1) / 2
+        sideways = matrix[:, 0, 0] == 0
+        if self.turned:
+            matrix = np.where(sideways[:, None, None], matrix[:, ::-1], matrix)
         rows = centre + matrix[:, 1, 1:2] * (np.arange(self.height) - centre) + matrix[:, 1, 2:]
         mirrored, x = matrix[:, 0, 0] < 0, matrix[:, 0, 2]
         column = self.reach + np.where(mirrored, -x, x)
         row = fold(rows.astype(np.int64), self.height, self.border)
-        return {"row": row, "column": column.astype(np.int64), "mirrored": mirrored}
+        places = {"row": row, "column": column.astype(np.int64), "mirrored": mirrored}
+        return {**places, "sideways": sideways} if self.turned else places
 
     def _copy(self, images: Tensor, parameters: Parameters) -> Tensor:
         """Copy each row of the result, in one piece, out of the image's row padded on both sides or its mirror image.
@@ -295,6 +331,9 @@ class Geometry:
         as long again.
         """
         n, channels, height, width = images.shape
+        if self.turned:
+            sideways = beside(np.flatnonzero(parameters["sideways"]), images)
+            images = images.index_copy(0, sideways, images.index_select(0, sideways).transpose(2, 3))
         strips = self._strips(images)
         rows, length = strips.shape[-2:]
         image = np.arange(n) + n * parameters["mirrored"]
@@ -321,6 +360,11 @@ class Geometry:
 def matrices(*rows: np.ndarray | float) -> np.ndarray:
     """Put six numbers or arrays `[N]`, row by row, together as float64 `[N, 2, 3]`."""
     return np.stack(np.broadcast_arrays(*rows), axis=-1).astype(np.float64).reshape(-1, 2, 3)
+
+
+def fitting_turns(turns: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return quarter turns 0 to 3 as they are for square pictures; for others 0 or 2, each for two of the four."""
+    return turns if height == width else turns // 2 * 2
 
 
 def fold(places: np.ndarray, size: int, border: Border) -> np.ndarray:

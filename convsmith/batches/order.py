@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from convsmith.batches.philox import operation_id, philox, split_seed
+from convsmith.batches.philox import keys_of, operation_id, philox, split_seed, uniform
 from convsmith.errors import UsageError
 
 GROUP = 8
 
 
-def permutation(n: int, *, seed: int, epoch: int) -> np.ndarray:
+def permutation(n: int, *, seed: int, epoch: int, purpose: str = "order") -> np.ndarray:
     """Return the order in which epoch `epoch` sees `n` images: int64 `[n]`, a function of the arguments alone.
 
     Each index gets a random 64-bit word whose lowest bits are replaced by the index itself; sorting the words sorts the
@@ -26,14 +26,49 @@ def permutation(n: int, *, seed: int, epoch: int) -> np.ndarray:
         n: how many images; below 2^32.
         seed: in [0, 2^64).
         epoch: in [0, 2^32).
+        purpose: permutations for different purposes are independent of one another.
     """
-    words = philox((np.arange(-(-n // 2)), operation_id("order"), epoch, 0), split_seed(seed))
+    words = philox((np.arange(-(-n // 2)), operation_id(purpose), epoch, 0), split_seed(seed))
     index = np.uint64((1 << max(n - 1, 0).bit_length()) - 1)
     ranks = np.empty((2, words.shape[1]), np.uint64)
     np.bitwise_or(words[0::2] << np.uint64(32), words[1::2], out=ranks)
     ranks = (ranks.reshape(-1)[:n] & ~index) | np.arange(n, dtype=np.uint64)
     ranks.sort()
     return (ranks & index).astype(np.int64)
+
+
+def balanced(weights: np.ndarray, classes: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Return which images epoch `epoch` sees, in its order, where some shall be seen more often than others.
+
+    The epoch keeps its length N. Image i is expected N w_i / sum(w) times, and no epoch strays from that by chance as
+    independent draws do: of e expected copies each image gets floor(e) or ceil(e), so that no image of a class comes
+    a third time before all came twice, and each class as a whole gets the whole number below or above what is
+    expected of it. Which images get the copy more changes from epoch to epoch.
+
+    To that end the images are laid end to end on a line, class by class and within a class in random order, each as
+    long as the copies expected of it; the points u, u + 1, ..., u + N - 1, with one random u in [0, 1), pick the
+    images on which they fall. All of it is a function of the arguments alone.
+
+    Args:
+        weights: float `[N]`, 0 or more; 1 / (images of its class) shows all classes equally often.
+        classes: int `[N]`; only which images belong together matters.
+        seed, epoch: as in `permutation`.
+
+    Returns:
+        int64 `[N]`.
+
+    Source: systematic sampling with unequal probabilities, Madow 1949, "On the theory of systematic sampling, II".
+    """
+    n = len(weights)
+    order = permutation(n, seed=seed, epoch=epoch, purpose="balanced")
+    line = order[np.argsort(classes[order], kind="stable")]
+    ends = np.cumsum(weights[line].astype(np.float64))
+    ends *= n / ends[-1]
+    u = uniform(keys_of(epoch, 0, 1), "balanced offset", seed, 1)[0, 0]
+    picked = np.ceil(ends - u).clip(0, n).astype(np.int64)  # how many points lie before each end
+    picked[ends == ends[-1]] = n  # whatever rounding says: the last end is N, and nothing of weight 0 comes after it
+    drawn = np.repeat(line, np.diff(picked, prepend=0))
+    return drawn[permutation(n, seed=seed, epoch=epoch)]
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

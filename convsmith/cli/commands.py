@@ -19,12 +19,15 @@ STARTED = time.monotonic()
 """When the command began, for budgets; the interpreter's own start before it is a few hundredths of a second."""
 
 COMMANDS = {
+    "data": ("convsmith.cli.data:data", "Tell what is in a folder of images, before any training."),
     "train": ("convsmith.cli.train:train", "Train a network on a folder of images or a named set."),
     "resume": ("convsmith.cli.train:resume", "Go on with a run that was stopped or killed."),
     "runs": ("convsmith.cli.results:runs", "List runs with their results."),
     "report": ("convsmith.cli.results:report", "Rebuild a run's report from its records."),
     "evaluate": ("convsmith.cli.results:evaluate", "Show a run's figures, or measure it on other images."),
     "predict": ("convsmith.cli.predict:predict", "Name what is on pictures."),
+    "models": ("convsmith.cli.models:models", "List networks by name, with their weights."),
+    "doctor": ("convsmith.cli.doctor:doctor", "Look at this machine, and say what is missing."),
 }
 
 

@@ -33,6 +33,62 @@ def common(command: Command) -> Command:
     return _runs(quiet(_debug(command)))
 
 
+def source(command: Command) -> Command:
+    """`--images --label --group --split --labels`: how a table or a folder is to be read."""
+    for option in reversed(
+        (
+            click.option("--images", metavar="DIR", help="The folder that a table's paths are relative to."),
+            click.option("--label", metavar="COLUMN", help="The table's column of labels."),
+            click.option(
+                "--group",
+                metavar="COLUMN|parent|REGEX",
+                help="What keeps images of one patient, part or film together: they never part.",
+            ),
+            click.option("--split", metavar="COLUMN", help="The table's column of train, val and test."),
+            click.option("--labels", metavar="FILE", help="A CSV of reviewed labels (id,label) laid over the source."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def columns(
+    images: str | None, label: str | None, group: str | None, split: str | None, labels: str | None
+) -> dict[str, str | None]:
+    """What `source` gave, as keys of the recipe's section `data`; paths become absolute."""
+    return {"images": absolute(images), "label": label, "group": group, "split": split, "labels": absolute(labels)}
+
+
+def absolute(path: str | None) -> str | None:
+    """A path that exists by its absolute name, so that a run can be repeated from anywhere; a set's name stays."""
+    if path is None:
+        return None
+    from convsmith.images import SOURCES
+
+    return path if path in SOURCES or not Path(path).exists() else str(Path(path).resolve())
+
+
+def weights_source(text: str, runs: Path) -> str | None:
+    """What `--weights` names: nothing, published weights, a file, a folder or a run.
+
+    Raises:
+        UsageError: neither a file, nor a folder, nor a run.
+    """
+    from convsmith.errors import ConvsmithError, UsageError
+
+    if text in {"none", "auto"}:
+        return None if text == "none" else text
+    if Path(text).exists():
+        return str(Path(text).resolve())
+    try:
+        return str(found(text, runs).path.resolve())
+    except ConvsmithError:
+        raise UsageError(
+            f"--weights {text}: there is no such file, folder or run.",
+            mend="Give a file of weights, a RUN of yours, auto, or none to train from scratch.",
+        ) from None
+
+
 def found(name: str, runs: Path) -> RunFolder:
     """The run that a user named."""
     from convsmith.run_folder import find_run

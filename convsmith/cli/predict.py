@@ -19,8 +19,12 @@ BATCH = 64
 
 
 @click.command()
-@options.run
-@click.argument("paths", nargs=-1, metavar="PATHS...")
+@click.argument("words", nargs=-1, metavar="RUN PATHS...")
+@click.option("--model", help="Instead of RUN: a network with its published weights, such as resnet18.")
+@click.option("--weights", default="auto", help="With --model: its weights: auto, a file or a folder.")
+@click.option(
+    "--sort-into", type=click.Path(path_type=Path), help="Copy each picture into DIR/<class>/.", metavar="DIR"
+)
 @click.option(
     "--format", "style", type=click.Choice(["table", "csv", "json"]), help="By default a table on a terminal, else CSV."
 )
@@ -30,9 +34,11 @@ BATCH = 64
 @options.as_json
 @options.common
 def predict(
-    run: str,
-    paths: tuple[str, ...],
+    words: tuple[str, ...],
     *,
+    model: str | None,
+    weights: str,
+    sort_into: Path | None,
     style: str | None,
     batch: int,
     code: str | None,
@@ -43,21 +49,55 @@ def predict(
 ) -> int | None:
     """Name what is on PATHS: files, folders (all images below them), or - to read one path a line.
 
+    \b
+    convsmith predict last photos/ --sort-into sorted/
+    convsmith predict --model resnet18 --weights resnet18.safetensors photo.jpg
+
     A picture that cannot be read gets a row with the reason, and the exit code is then 3; the others are answered.
     """
-    folder = options.found(run, runs)
+    from convsmith.cli import sorting
+
+    paths = words if model else words[1:]
+    _refuse(words, model, weights)
+    folder = None if model else options.found(words[0], runs)
     files = list(_files(paths))
+    if sort_into is not None:
+        sorting.refuse_target(sort_into, paths)
     from convsmith import pipeline
 
-    trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
+    if folder is None:
+        trained = pipeline.load_published(str(model), weights, device=device)
+    else:
+        trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
     rows = list(_rows(trained, files, batch))
     style = "json" if as_json else style or ("table" if sys.stdout.isatty() else "csv")
     {"json": _print_json, "csv": _print_csv, "table": _print_table}[style](rows)
     failed = sum(1 for row in rows if row["error"])
     if failed and not quiet:
         click.echo(f"{failed} of {len(rows)} pictures could not be read.", err=True)
-    options.hint(f"convsmith evaluate {run} --data FOLDER   measures it on labelled pictures", quiet=quiet)
+    if sort_into is not None:
+        there = sorting.sort_into(sort_into, rows, files)
+        click.echo(
+            f"{there} pictures are in {sort_into}, in one folder for each class; the originals are untouched.", err=True
+        )
+    elif folder is not None:
+        options.hint(f"convsmith evaluate {words[0]} --data FOLDER   measures it on labelled pictures", quiet=quiet)
+    else:
+        options.hint(
+            f"convsmith train FOLDER --model {model} --weights {weights}   fits it to your classes", quiet=quiet
+        )
     return 3 if failed else None
+
+
+def _refuse(words: tuple[str, ...], model: str | None, weights: str) -> None:
+    from convsmith.errors import UsageError
+
+    if model is None and weights != "auto":
+        raise UsageError("--weights belongs to a network by name.", mend="Add --model NAME, or leave it out.")
+    if model is None and not words:
+        raise UsageError(
+            "Neither a run nor a picture was named.", mend="convsmith predict RUN PICTURES, RUN being `last`."
+        )
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:
@@ -92,14 +132,14 @@ def _is_picture(path: Path, extensions: Container[str]) -> bool:
 
 def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]]:
     from convsmith.errors import DataError
-    from convsmith.images import decode, pixel_hash
+    from convsmith.images import pixel_hash
     from convsmith.images.decode import shown
 
     for start in range(0, len(files), batch):
         seen: dict[str, Any] = {}
         for path in files[start : start + batch]:
             try:
-                seen[path] = trained.see(decode(path))
+                seen[path] = trained.see(trained.read(path))
             except DataError as error:
                 seen[path] = error
         good = [path for path, value in seen.items() if not isinstance(value, DataError)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ WITHOUT_DATA = """\
   digits           1,797 handwritten digits of 8x8; needs no download, takes under a minute
   fashion-mnist    70,000 grey pictures of clothes, 28x28
   a folder         one sub-folder of images for each class, with or without train/ val/ test/ above them
+  a table          photos.csv with a column of paths and one of labels
 
 Nothing is changed in your folder. What is chosen for you is printed with its reason; --dry-run stops there.
 """
@@ -30,13 +32,22 @@ Nothing is changed in your folder. What is chosen for you is printed with its re
 
 @click.command()
 @click.argument("data", required=False)
+@options.source
 @click.option("--model", help="A name, or FILE.py:NAME for your own network; chosen for you if not given.")
+@click.option("--weights", help="What it starts from: auto, none, a file, a folder, or a RUN of yours.")
 @click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument of your own network; repeatable.")
 @click.option("--epochs", type=click.IntRange(min=1), help="How many passes over the training images.")
 @click.option("--budget", help="Wall clock of the whole command, report included: 90s, 5m, 1h30m.")
 @click.option("--recipe", "recipes", multiple=True, help="A named recipe or a YAML file; repeatable, later ones win.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the recipe, such as train.batch=64."
+)
+@click.option("--size", type=click.IntRange(min=4), help="Side of what the network sees, in pixels.")
+@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), help="How other shapes become a square.")
+@click.option(
+    "--symmetry",
+    type=click.Choice(["none", "left-right", "any"]),
+    help="Which mirrors and turns leave the class as it is; augmentation keeps to them.",
 )
 @click.option("--limit", type=click.IntRange(min=2), help="Use only so many images, of all classes alike.")
 @click.option("--name", help="What to call the run; by default the data's name.")
@@ -50,13 +61,28 @@ Nothing is changed in your folder. What is chosen for you is printed with its re
 @options.open_
 @options.common
 def train(
-    data: str | None, *, runs: Path, quiet: bool, as_json: bool, open_: bool, dry_run: bool, seeds: int, **asked: Any
+    data: str | None,
+    *,
+    runs: Path,
+    quiet: bool,
+    as_json: bool,
+    open_: bool,
+    dry_run: bool,
+    seeds: int,
+    images: str | None,
+    label: str | None,
+    group: str | None,
+    split: str | None,
+    labels: str | None,
+    **asked: Any,
 ) -> int | None:
     """Train a network on DATA: a folder of class folders, or a named set such as digits.
 
     \b
     convsmith train digits
     convsmith train photos/ --budget 5m
+    convsmith train photos.csv --images photos/ --label species --group donor
+    convsmith train photos/ --model resnet18 --weights resnet18.safetensors
     convsmith train photos/ --model mine.py:Net --arg width=32 --epochs 20
     torchrun --nproc-per-node=2 -m convsmith train photos/
     """
@@ -66,7 +92,7 @@ def train(
         return 2
     from convsmith.cli.commands import STARTED
 
-    recipe, code = _asked(data, **asked)
+    recipe, code = _asked(data, runs, columns=options.columns(images, label, group, split, labels), **asked)
     from convsmith import pipeline
     from convsmith.cli.show import plan_json, print_seeds
     from convsmith.recipe import Recipe
@@ -133,8 +159,14 @@ def _speaks() -> bool:
 
 def _asked(
     data: str | None,
+    runs: Path,
     *,
+    columns: Mapping[str, str | None],
     model: str | None,
+    weights: str | None,
+    size: int | None,
+    fit: str | None,
+    symmetry: str | None,
     arguments: tuple[str, ...],
     epochs: int | None,
     budget: str | None,
@@ -152,7 +184,9 @@ def _asked(
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train.", mend="Give one of them.")
     flags = {
-        "data.source": _source(data), "data.limit": limit, "name": name, "seed": seed,
+        "data.source": options.absolute(data), "data.limit": limit, "name": name, "seed": seed,
+        **{f"data.{key}": value for key, value in columns.items()},
+        "image.size": size, "image.fit": fit, "augment.symmetry": symmetry,
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
     code = None
@@ -166,6 +200,8 @@ def _asked(
     else:
         flags["model"] = model
     given = {key: value for key, value in flags.items() if value is not None}
+    if weights is not None:
+        given["weights.source"] = options.weights_source(weights, runs)
     recipe = Recipe.from_layers(*map(load_layer, recipes), layer(given, over=parse_assignments(assignments)))
     if recipe.data.source is None:
         raise UsageError("Neither the command nor the recipe names the images.", mend="convsmith train DATA --recipe …")
@@ -184,12 +220,3 @@ def _own(model: str, arguments: tuple[str, ...]) -> Code:
             mend=f"Write {model}:NAME, NAME being its class or function.",
         )
     return Code(Path(path), name, parse_arguments(arguments))
-
-
-def _source(data: str | None) -> str | None:
-    """A folder by its absolute path, so that the run can be repeated from anywhere; a set by its name."""
-    if data is None:
-        return None
-    from convsmith.images import SOURCES
-
-    return data if data in SOURCES or not Path(data).exists() else str(Path(data).resolve())

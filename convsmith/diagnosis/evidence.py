@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from convsmith.evaluation.intervals import difference as difference  # rules take all they share from here
 from convsmith.records import Estimate, Severity
 
 FEW = 100  # below so many images even a clear figure is a suspicion: at 40, an interval is 25 points wide
@@ -21,6 +21,7 @@ class Evidence:
     Args:
         results: results.json.   log: the records of log.jsonl.   plan: plan.json.   manifest: manifest.json.
         audit: audit.json.   recipe: the resolved recipe as a nested dictionary.   run: the folder, for commands.
+        probe: probe.json.   learning_curve: learning_curve.json.
     """
 
     results: Mapping[str, Any] = field(default_factory=dict)
@@ -30,6 +31,8 @@ class Evidence:
     audit: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    learning_curve: Mapping[str, Any] = field(default_factory=dict)
 
     def split(self, *names: str) -> Mapping[str, Any] | None:
         """The results of the first of these splits that was measured and has images."""
@@ -91,16 +94,6 @@ def estimate(values: Mapping[str, Any] | None) -> Estimate | None:
     """An estimate read back from JSON, or `None` where it is missing, undefined or has no interval."""
     found = Estimate.from_json(values) if values else None
     return None if found is None or found.value is None or found.low is None or found.high is None else found
-
-
-def difference(first: Estimate, second: Estimate) -> tuple[float, float, float]:
-    """Value, low and high of the difference of two independent proportions.
-
-    Source: Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10: the
-    squared distances to the limits of the two Wilson intervals add up.
-    """
-    p, l1, u1, q, l2, u2 = (float(x or 0.0) for e in (first, second) for x in (e.value, e.low, e.high))
-    return p - q, p - q - math.hypot(p - l1, u2 - q), p - q + math.hypot(u1 - p, q - l2)
 
 
 def certainty(severity: Severity, n: int) -> tuple[Severity, str]:

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from convsmith.diagnosis.data_rules import label_conflicts, leak, suspected_groups
 from convsmith.diagnosis.evidence import Evidence, certainty, difference, estimate, percent
+from convsmith.diagnosis.gain_rules import (
+    fine_tuning_did_not_help,
+    more_images_will_not_help_much,
+    more_images_would_help,
+    weak_slice,
+)
 from convsmith.evaluation import wilson
 from convsmith.records import Finding, Severity
 from convsmith.registry import Entry, Registry
@@ -191,10 +198,17 @@ RULES = Registry(
     "diagnosis rule",
     [  # a cause before its symptom: within one severity findings keep this order
         Entry("constant-predictor", constant_predictor, "nearly every picture gets the same name"),
+        Entry("leak", leak, "pictures of one side of the split also stand on the other"),
+        Entry("label-conflicts", label_conflicts, "equal or nearly equal pictures have different names"),
+        Entry("suspected-groups", suspected_groups, "several pictures may show one thing, and were split"),
         Entry("imbalance", imbalance, "a class has far fewer pictures than another"),
         Entry("no-better-than-baseline", no_better_than_baseline, "always naming the commonest class does as well"),
         Entry("overfit", overfit, "training pictures are known better than new ones"),
         Entry("undertrained", undertrained, "the loss was still falling at full rate"),
+        Entry("fine-tuning-did-not-help", fine_tuning_did_not_help, "frozen features do as well"),
+        Entry("weak-slice", weak_slice, "a kind of picture is known worse than the rest"),
+        Entry("more-images-would-help", more_images_would_help, "the learning curve still rises"),
+        Entry("more-images-will-not-help-much", more_images_will_not_help_much, "the learning curve is level"),
     ],
 )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from convsmith.diagnosis.evidence import estimate
+from convsmith.diagnosis.oddities import about_data, leaked, shared_copies
 from convsmith.records import Estimate, Finding, Record
 
 Kind = Literal["good", "partial", "chance", "unsure", "unknown"]
@@ -29,6 +30,7 @@ class Verdict(Record):
         right: how sure that is, and what it has to beat; to be read after the headline.
         fails: where it fails.
         trust: whether the figure can be trusted.
+        data: what is wrong with the images themselves; empty where no audit was left.
         next: what to do next.
         command: the command for that, ready to paste; empty where none would help.
     """
@@ -38,6 +40,7 @@ class Verdict(Record):
     right: str
     fails: str
     trust: str
+    data: str
     next: str
     command: str
 
@@ -55,7 +58,7 @@ def verdict(
     Args:
         results: results.json; the test split is judged, or tune where there is no test, which is then said.
         findings: of `diagnose`, in its order.
-        audit: audit.json, for identical pictures.
+        audit: audit.json, for what is wrong with the images.
         roles: image id to train, tune or test, which tells whether identical pictures lie on both sides.
         run: the run's name or path, for commands.
     """
@@ -63,8 +66,9 @@ def verdict(
     splits = results.get("splits") or {}
     split = next((name for name in ("test", "tune") if (splits.get(name) or {}).get("n")), None)
     accuracy = estimate(splits[split]["metrics"].get("accuracy")) if split else None
+    data = about_data(audit or {}, roles=roles)
     if split is None or accuracy is None:
-        return Verdict("unknown", "Nothing was measured.", "", "", "There were no test pictures.", *_measure(run))
+        return _unknown((splits[split]["metrics"] if split else None) or {}, data, run, measured=bool(splits))
     result = splits[split]
     kind = _kind(accuracy, estimate(result["baseline"].get("gain")))
     step, command = _next(kind, result, accuracy, findings, run)
@@ -73,7 +77,8 @@ def verdict(
         headline=_headline(kind, accuracy, result["n"]),
         right=_right(kind, result, accuracy),
         fails=_fails(result, accuracy),
-        trust=_trust(split, result["n"], accuracy, audit or {}, roles or {}),
+        trust=_trust(split, result, accuracy, audit or {}, roles or {}),
+        data=data,
         next=step,
         command=command,
     )
@@ -152,11 +157,13 @@ def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
     )
 
 
-def _trust(split: str, n: int, accuracy: Estimate, audit: Mapping[str, Any], roles: Mapping[str, str]) -> str:
-    width = float(accuracy.high or 0.0) - float(accuracy.low or 0.0)
+def _trust(
+    split: str, result: Mapping[str, Any], accuracy: Estimate, audit: Mapping[str, Any], roles: Mapping[str, str]
+) -> str:
+    n, width = result["n"], float(accuracy.high or 0.0) - float(accuracy.low or 0.0)
     points = f"{100 * width:.0f} points" if width >= 0.02 else f"{100 * width:.1f} points"
     if width > WIDE:
-        size = f"No: {n:,} pictures leave {points} between the lowest and the highest likely figure."
+        size = f"Not sure: {n:,} pictures leave {points} between the lowest and the highest likely figure."
     else:
         size = f"{n:,} pictures fix the figure to within {points}."
     if split == "test":
@@ -165,7 +172,27 @@ def _trust(split: str, n: int, accuracy: Estimate, audit: Mapping[str, Any], rol
         choice = (
             " But they also served to choose among networks, so the figure flatters; there is no separate test set."
         )
+    if "leaks" in audit:
+        return size + (_leaks(split, result, audit) or choice)
     return size + choice + _copies(split, audit.get("duplicates") or (), roles)
+
+
+def _leaks(split: str, result: Mapping[str, Any], audit: Mapping[str, Any]) -> str:
+    images = leaked(audit, into=split)[1]
+    if not images:
+        return ""
+    kept = result.get("without_leaks") or {}
+    figure = estimate(kept.get("accuracy"))
+    without = (
+        f" Of the {kept['n']:,} others it names {of_100(float(figure.value or 0.0))} of 100 rightly, "
+        f"between {_limits(figure)}."
+        if figure
+        else ""
+    )
+    return (
+        f" But {images:,} of them {'is' if images == 1 else 'are'} also on the other side of the split, so the figure "
+        f"flatters.{without}"
+    )
 
 
 def _copies(split: str, duplicates: Sequence[Sequence[str]], roles: Mapping[str, str]) -> str:
@@ -173,16 +200,32 @@ def _copies(split: str, duplicates: Sequence[Sequence[str]], roles: Mapping[str,
         return ""
     if not roles:
         return f" {len(duplicates)} sets of identical pictures were found; some may lie on both sides of the split."
-    shared = sum(
-        sum(roles.get(name) == split for name in same)
-        for same in duplicates
-        if any(roles.get(name) == "train" for name in same)
-    )
+    shared = shared_copies(split, duplicates, roles)
     if not shared:
         return " No copy of them lies among the pictures it learned from."
     return (
         f" Careful: {shared} of them also lie, identical, among the pictures it learned from, so the figure flatters."
     )
+
+
+def _unknown(metrics: Mapping[str, Any], data: str, run: str, *, measured: bool) -> Verdict:
+    """Nothing was measured; or another task, whose first figure is given as it is, and claims nothing more."""
+    name = next(iter(metrics), "")
+    figure = estimate(metrics[name]) if name else None
+    if figure is None and not measured:
+        told = ("This run holds no results yet.", "Nothing was measured, so nothing can be said about it.", "", "")
+        step = "Finish the run, or measure the network as it is."
+        return Verdict("unknown", *told, data, step, f"convsmith evaluate {run}")
+    if figure is None:
+        told = ("Nothing was measured.", "", "", "There were no test pictures.")
+        step = "Measure it on pictures with known names."
+        return Verdict("unknown", *told, data, step, f"convsmith evaluate {run} --data FOLDER")
+    words = f"{name[:1].upper()}{name[1:]}".replace("_", " ")
+    between = f"The true figure lies between {figure.low:.3f} and {figure.high:.3f} with {100 * figure.level:g} %"
+    return Verdict(
+        "unknown", f"{words}: {figure.value:.3f}", f"{between} confidence.", "", "", data,
+        "Look at the figures below.", f"convsmith report {run} --open",
+    )  # fmt: skip
 
 
 def _next(
@@ -193,10 +236,13 @@ def _next(
         return _collect(result["n"], accuracy), f"convsmith evaluate {run} --data FOLDER_OF_NEW_PICTURES"
     if serious:
         return serious[0].says, serious[0].experiment or f"convsmith report {run}"
-    if findings:
-        return findings[0].says, findings[0].experiment or f"convsmith report {run}"
+    tested = next((finding for finding in findings if finding.experiment), None)
+    if tested:
+        return tested.says, tested.experiment
     if kind == "good":
         return "Try it on pictures of your own.", f"convsmith predict {run} PICTURES"
+    if findings:
+        return findings[0].says, f"convsmith report {run} --open"
     return "Look at its mistakes below: wrong names, pictures cut off, or two kinds that look alike?", (
         f"convsmith report {run} --open"
     )
@@ -207,10 +253,6 @@ def _collect(n: int, accuracy: Estimate) -> str:
     p = min(0.9, max(0.1, float(accuracy.value or 0.0)))
     wanted = max(n + 10, 10 * math.ceil(3.84 * p * (1 - p) / 0.05**2 / 10))
     return f"Measure it on more pictures: about {wanted} would fix the figure to five points each way."
-
-
-def _measure(run: str) -> tuple[str, str]:
-    return "Measure it on pictures with known names.", f"convsmith evaluate {run} --data FOLDER"
 
 
 def _limits(figure: Estimate) -> str:

@@ -21,7 +21,8 @@ class Answers:
     """A split's answers with what scoring may need beside them.
 
     Args:
-        arrays: the task's predictions by name with `targets` and `ids`, each with the image first.
+        arrays: the task's predictions by name with `targets` and `ids`, each with the image first; facts about the
+            images that its scorer knows may stand beside them.
         classes: names in the order of the indices.
         split: train, tune or test.
         majority: the commonest class of the training images, or None where classes mean nothing.

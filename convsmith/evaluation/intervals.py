@@ -78,7 +78,7 @@ def proportion(right: NDArray[np.bool_], groups: Groups = None, *, level: float 
     if share in (0.0, 1.0):
         effective = float(count)
     else:
-        v = _variance_of_mean(right - share, codes)
+        v = variance_of_mean(right - share, codes)
         effective = min(n, share * (1 - share) / v) if v > 0 else float(n)
     z = normal_quantile(level)
     effective *= (z / student_quantile(level, count - 1)) ** 2
@@ -114,10 +114,20 @@ def paired_difference(
         units = int(codes.max()) + 1
         if units == 1:
             return Estimate(total / n, None, None, 1, "none: all images belong to one group", level=level)
-        v = max(v, _variance_of_mean(difference - total / n, codes))
+        v = max(v, variance_of_mean(difference - total / n, codes))
         z, method = student_quantile(level, units - 1), f"matched pairs {_percent(level)}, variance of {units} groups"
     half = z * math.sqrt(v)
     return Estimate(total / n, max(-1.0, centre - half), min(1.0, centre + half), units, method, level=level)
+
+
+def difference(first: Estimate, second: Estimate) -> tuple[float, float, float]:
+    """Value, low and high of the difference of two independent proportions.
+
+    Source: Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10: the
+    squared distances to the limits of the two Wilson intervals add up.
+    """
+    p, l1, u1, q, l2, u2 = (float(x or 0.0) for e in (first, second) for x in (e.value, e.low, e.high))
+    return p - q, p - q - math.hypot(p - l1, u2 - q), p - q + math.hypot(u1 - p, q - l2)
 
 
 def bootstrap(
@@ -207,6 +217,12 @@ def student_quantile(level: float, degrees: int) -> float:
     return float(stdtrit(degrees, 0.5 + level / 2))
 
 
+def variance_of_mean(residuals: NDArray[np.floating], codes: Integers) -> float:
+    """The variance of a mean of images, from the sums of their residuals in each group."""
+    sums = np.bincount(codes, weights=residuals)
+    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(residuals) ** 2)
+
+
 def rescale(estimate: Estimate, function: Callable[[float], float], method: str) -> Estimate:
     """Carry value and limits through an increasing function; the coverage stays what it was."""
     if estimate.value is None:
@@ -223,12 +239,6 @@ def _wilson_limits(p: float, n: float, z: float) -> tuple[float, float]:
 
 def _percent(level: float) -> str:
     return f"{100 * level:g} %"
-
-
-def _variance_of_mean(residuals: NDArray[np.floating], codes: Integers) -> float:
-    """The variance of a mean of images, from the sums of their residuals in each group."""
-    sums = np.bincount(codes, weights=residuals)
-    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(residuals) ** 2)
 
 
 def _strata_of_groups(strata: Integers, codes: Integers) -> Integers:

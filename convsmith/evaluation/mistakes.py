@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,12 +36,25 @@ class Pair:
 
 def worst_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
     """The mistakes with the largest loss: those where least probability was left for the true class."""
+    return _mistakes(predictions, count, by_confidence=False)
+
+
+def most_confident_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
+    """The mistakes made with the highest probability for the wrong class, the surest first.
+
+    They differ from the worst where what was left is spread over many classes: a network can be unsure of its answer
+    and still leave nothing for the true one.
+    """
+    return _mistakes(predictions, count, by_confidence=True)
+
+
+def _mistakes(predictions: Predictions, count: int, *, by_confidence: bool) -> list[Mistake]:
     predicted, targets = predictions.predicted, predictions.targets
     wrong = np.flatnonzero(predicted != targets)
     scores = log_softmax(predictions.logits[wrong])
     rows = np.arange(len(wrong))
     own, called = scores[rows, targets[wrong]], scores[rows, predicted[wrong]]
-    order = np.lexsort((predictions.ids[wrong], own))[:count]
+    order = np.lexsort((predictions.ids[wrong], -called if by_confidence else own))[:count]
     return [
         Mistake(
             id=str(predictions.ids[wrong[i]]),
@@ -63,3 +77,32 @@ def confused_pairs(confusion: Integers, classes: tuple[str, ...], count: int = 2
         Pair(classes[t], classes[p], int(confusion[t, p]), float(confusion[t, p] / totals[t]))
         for t, p in zip(true[order], predicted[order], strict=True)
     ]
+
+
+def cells(predictions: Predictions, per_cell: int = 6) -> list[dict[str, Any]]:
+    """The images behind each cell of the confusion matrix that is not empty.
+
+    Wrong cells come first, those of most images first, then the right ones in the order of the classes, so that a
+    reader of a list that was cut short has lost the least. Of a wrong cell the images named most confidently are
+    given, of a right one those named least confidently: the ones that were nearly lost.
+
+    Args:
+        predictions: of N images.
+        per_cell: how many ids of each cell at most.
+
+    Returns:
+        For JSON: `true` and `predicted` class by name, `n` images, and `ids` of up to `per_cell` of them.
+    """
+    targets, predicted, k = predictions.targets, predictions.predicted, len(predictions.classes)
+    confidence = log_softmax(predictions.logits).max(axis=1)
+    wrong = targets != predicted
+    order = np.lexsort((predictions.ids, np.where(wrong, -confidence, confidence), targets * k + predicted))
+    codes, starts, counts = np.unique((targets * k + predicted)[order], return_index=True, return_counts=True)
+    diagonal = codes // k == codes % k
+    found: list[dict[str, Any]] = []
+    for i in np.lexsort((codes, np.where(diagonal, 0, -counts), diagonal)):
+        true, called = divmod(int(codes[i]), k)
+        shown = order[starts[i] : starts[i] + min(per_cell, counts[i])]
+        names = {"true": predictions.classes[true], "predicted": predictions.classes[called]}
+        found.append({**names, "n": int(counts[i]), "ids": predictions.ids[shown].tolist()})
+    return found

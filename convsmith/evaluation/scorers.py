@@ -7,15 +7,30 @@ from typing import Any
 
 from convsmith.errors import RunError
 from convsmith.evaluation.answers import Answers
+from convsmith.evaluation.comparison import scored_without
 from convsmith.evaluation.predictions import Predictions
 from convsmith.evaluation.score import evaluate
+from convsmith.evaluation.slices import THIRDS, slices
 from convsmith.registry import Entry, Registry
 from convsmith.run_folder import RunFolder
 
 
 def score_classification(answers: Answers) -> dict[str, Any]:
-    """All figures of one split with their intervals, from `ids`, `targets`, `logits` and `pixels`."""
-    return evaluate(Predictions.of(answers), majority=answers.majority, groups=answers.groups)
+    """All figures of one split with their intervals, from `ids`, `targets`, `logits` and `pixels`.
+
+    Where the answers hold facts about the images beside these, what follows from them is added: `slices` from
+    `brightness`, `sharpness`, `size` and `aspect` (see `slices.slices`), and `without_leaks` from `leaked`, bool [N],
+    which images also stand in another role.
+    """
+    predictions = Predictions.of(answers)
+    record = evaluate(predictions, majority=answers.majority, groups=answers.groups)
+    facts = {name: answers.arrays[name] for name in THIRDS if name in answers.arrays}
+    if facts:
+        record["slices"] = slices(predictions, facts, answers.groups)
+    leaked = answers.arrays.get("leaked")
+    if leaked is not None and leaked.any():
+        record["without_leaks"] = scored_without(predictions, predictions.ids[leaked].tolist(), answers.groups)
+    return record
 
 
 SCORERS = Registry("scorer", [Entry("classification", score_classification, "accuracy and its kin")])

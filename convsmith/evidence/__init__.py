@@ -1,6 +1,18 @@
 """What running a trained network leaves behind for those who only read."""
 
-from convsmith.evidence.predict import inference_mode, predict
-from convsmith.evidence.thumbnails import leave_thumbnails
+from convsmith.evidence.features import View, frozen_features
+from convsmith.evidence.gradcam import grad_cam, leave_maps
+from convsmith.evidence.predict import batch_for, inference_mode, predict
+from convsmith.evidence.thumbnails import leave_thumbnails, png
 
-__all__ = ["inference_mode", "leave_thumbnails", "predict"]
+__all__ = [
+    "View",
+    "batch_for",
+    "frozen_features",
+    "grad_cam",
+    "inference_mode",
+    "leave_maps",
+    "leave_thumbnails",
+    "png",
+    "predict",
+]

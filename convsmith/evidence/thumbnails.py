@@ -34,10 +34,17 @@ def leave_thumbnails(run: RunFolder, dataset: Dataset, ids: Iterable[str]) -> No
     run.write_json("evidence/thumbnails.json", names)
 
 
-def png(image: np.ndarray) -> bytes:
-    """A picture uint8 `[H, W, C]` as PNG, its longer side at most `LONGEST_SIDE` px."""
+def png(image: np.ndarray, *, longest: int | None = LONGEST_SIDE) -> bytes:
+    """A picture `[H, W, C]` as PNG, its longer side at most `longest` px, or as it is.
+
+    One that has more than 8 bits is stretched between its own darkest and brightest value: here it is only looked at.
+    """
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        image = np.rint((image - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    if longest is not None:
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", optimize=longest is not None, compress_level=9 if longest is not None else 1)
     return buffer.getvalue()

@@ -2,30 +2,62 @@
 
 from convsmith.images.audit import audit
 from convsmith.images.cache import pixel_cache
-from convsmith.images.dataset import ROLES, ArrayPixels, Dataset, FilePixels
-from convsmith.images.decode import Fit, UnreadableImage, decode, evaluation_pixels, pixel_hash
+from convsmith.images.dataset import ROLES, ArrayPixels, Dataset, FilePixels, Scan
+from convsmith.images.decode import (
+    FORMS_SEEN,
+    RULES,
+    Fit,
+    UnreadableImage,
+    decode,
+    decode_seen,
+    evaluation_pixels,
+    pixel_hash,
+    value_range,
+)
+from convsmith.images.examine import bit_of
 from convsmith.images.folders import EXTENSIONS, SourceNotes, id_to_path, path_to_id
+from convsmith.images.groups import suspected_groups, with_groups
+from convsmith.images.labels import with_labels
+from convsmith.images.near import Near, leaks, near_duplicates, near_records
+from convsmith.images.snapshot import Snapshot, compare
 from convsmith.images.sources import SOURCES, open_source
-from convsmith.images.splits import assign_roles, split_rows
+from convsmith.images.splits import assign_roles, drop_torn_groups, split_rows, split_sentence
 
 __all__ = [
     "EXTENSIONS",
+    "FORMS_SEEN",
     "ROLES",
+    "RULES",
     "SOURCES",
     "ArrayPixels",
     "Dataset",
     "FilePixels",
     "Fit",
+    "Near",
+    "Scan",
+    "Snapshot",
     "SourceNotes",
     "UnreadableImage",
     "assign_roles",
     "audit",
+    "bit_of",
+    "compare",
     "decode",
+    "decode_seen",
+    "drop_torn_groups",
     "evaluation_pixels",
     "id_to_path",
+    "leaks",
+    "near_duplicates",
+    "near_records",
     "open_source",
     "path_to_id",
     "pixel_cache",
     "pixel_hash",
     "split_rows",
+    "split_sentence",
+    "suspected_groups",
+    "value_range",
+    "with_groups",
+    "with_labels",
 ]

@@ -2,96 +2,219 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from convsmith.errors import DataError
-from convsmith.images.dataset import ArrayPixels, Dataset
-from convsmith.images.decode import UnreadableImage, pixel_hash
+from convsmith.images.dataset import ArrayPixels, Dataset, FilePixels, Pixels, Scan
+from convsmith.images.decode import FORMS_SEEN, UnreadableImage
+from convsmith.images.examine import Seen, bit_of, examine, look
 from convsmith.images.folders import SourceNotes
+from convsmith.images.memory import Memory, Refused, Stamp, stamp_of
+from convsmith.images.near import SKETCH
 from convsmith.images.threads import Progress, in_threads
 
 NAMED = 5  # how many examples a note gives; the full lists are in the record
+PATHS = 50  # how many paths the record gives for each form
+_CHOICE = "--set "  # in a mend: the picture is sound, and the user has to say how it is meant
+_CHUNK = 16  # pictures a thread takes at a time
+_BATCH = 2_000  # pictures after which what was read is written to the memory: an interrupted audit keeps them
+
+
+@dataclass
+class _Reading:
+    """What reading all pictures gives, by index into the data set."""
+
+    scan: Scan
+    hashes: np.ndarray
+    unreadable: list[tuple[int, Refused]] = field(default_factory=list)
+    remembered: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def audit(
-    dataset: Dataset, notes: SourceNotes | None = None, *, progress: Progress | None = None
+    dataset: Dataset,
+    notes: SourceNotes | None = None,
+    *,
+    progress: Progress | None = None,
+    memory: bool = True,
+    floats: bool = False,
 ) -> tuple[Dataset, dict[str, Any]]:
-    """Decode and hash every picture, drop the unreadable, and record what was found.
+    """Decode, hash and look at every picture once, drop the unreadable, and record what was found.
 
     Args:
         dataset: as a source gives it.
         notes: what the source passed over.
-        progress: called with (done, total) after each picture.
+        progress: called with (done, total) after each picture that is read.
+        memory: whether files that have not changed since an earlier audit are spared, and those read now remembered.
+        floats: whether floating point pictures are taken: only where a range of values is declared.
 
     Returns:
-        The readable images, with content hashes and so with a fingerprint, and the record `audit.json`: `images`,
-        `classes`, `roles` (as they stand: replace it by `dataset.counts()` once roles are assigned), `sizes`,
-        `channels`, `unreadable`, `skipped`, `duplicates` (ids of equal pictures), `notes`.
+        The readable images, with content hashes (and so with a fingerprint) and `scan`, and the record `audit.json`:
+        `images`, `classes`, `roles` (as they stand: replace it by `dataset.counts()` once roles are assigned), `sizes`,
+        `channels`, `unreadable` and `skipped` (path and reason), `duplicates` (ids of equal pictures),
+        `label_conflicts` (those of them whose labels differ), `forms` (for each rule of `decode.FORMS_SEEN` that
+        touched a picture: how many, the rule, the first paths), `remembered` (how many were not read again), `notes`.
 
     Raises:
         DataError: nothing, or nothing of some class, can be read.
     """
     found = notes or SourceNotes()
-    shapes, hashes, unreadable = _read_all(dataset, progress)
-    kept = np.flatnonzero(shapes[:, 0] > 0)
-    clean = replace(dataset.select(kept), hashes=hashes[kept])
-    _refuse_hollow(dataset, clean, unreadable)
+    read = _read_all(dataset, progress, memory=memory, floats=floats)
+    kept = np.flatnonzero(read.scan.shapes[:, 0] > 0)
+    clean = replace(dataset.select(kept), hashes=read.hashes[kept], scan=read.scan.select(kept))
+    _refuse_hollow(dataset, clean, read.unreadable)
+    assert clean.scan is not None
     copies = _duplicates(clean)
+    torn = [group for group in copies if len({int(clean.targets[i]) for i in group}) > 1]
     numbers = np.bincount(clean.targets, minlength=len(clean.classes))
-    channels = np.bincount(shapes[kept, 2], minlength=4)
+    channels = np.bincount(clean.scan.shapes[:, 2], minlength=4)
     record = {
         "images": len(clean),
         "classes": dict(zip(clean.classes, numbers.tolist(), strict=True)),
         "roles": {role: counts for role, counts in clean.counts().items() if role},
-        "sizes": {"width": _range(shapes[kept, 1]), "height": _range(shapes[kept, 0])},
+        "sizes": {"width": _range(clean.scan.shapes[:, 1]), "height": _range(clean.scan.shapes[:, 0])},
         "channels": {"1": int(channels[1]), "3": int(channels[3])},
-        "unreadable": unreadable,
+        "unreadable": [{"path": dataset.ids[i], "reason": refused.reason} for i, refused in read.unreadable],
         "skipped": [{"path": path, "reason": reason} for path, reason in found.skipped],
         "duplicates": [[clean.ids[i] for i in group] for group in copies],
-        "notes": [*found.notes, *_observations(clean, copies, numbers, channels, unreadable)],
+        "label_conflicts": [[clean.ids[i] for i in group] for group in torn],
+        "forms": _forms(clean),
+        "remembered": read.remembered,
+        "notes": [
+            *found.notes,
+            *_refusals(dataset, read.unreadable),
+            *_observations(clean, copies, torn, numbers, channels),
+            *read.notes,
+        ],
     }
     return clean, record
 
 
-def _read_all(dataset: Dataset, progress: Progress | None) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
-    """Return shapes int64 `[N, 3]` (zeros where unreadable), hashes uint8 `[N, 32]`, and the unreadable."""
-    shapes = np.zeros((len(dataset), 3), np.int64)
-    hashes = np.zeros((len(dataset), 32), np.uint8)
-    unreadable = []
+def _read_all(dataset: Dataset, progress: Progress | None, *, memory: bool, floats: bool) -> _Reading:
+    count = len(dataset)
+    scan = Scan(
+        shapes=np.zeros((count, 3), np.int32),
+        brightness=np.zeros(count, np.float32),
+        sharpness=np.zeros(count, np.float32),
+        sketches=np.zeros((count, SKETCH), np.uint8),
+        forms=np.zeros(count, np.uint32),
+        bytes=np.zeros(count, np.int64),
+    )
+    reading = _Reading(scan, np.zeros((count, 32), np.uint8))
+    if isinstance(dataset.pixels, FilePixels):
+        _read_files(dataset.pixels, dataset.rows, reading, progress, memory=memory, floats=floats)
+    else:
+        _read_arrays(dataset.pixels, dataset.rows, reading, progress)
+    return reading
 
-    def examine(i: int) -> tuple[tuple[int, ...], bytes] | UnreadableImage:
+
+def _read_arrays(pixels: Pixels, rows: np.ndarray, reading: _Reading, progress: Progress | None) -> None:
+    small = isinstance(pixels, ArrayPixels) and pixels.images[0].size < 2**16  # threads would only cost time
+
+    def see(i: int) -> Seen | Refused:
         try:
-            image = dataset.pixels.read(int(dataset.rows[i]))
+            return look(pixels.read(int(rows[i])))
         except UnreadableImage as error:
-            return error
-        return image.shape, pixel_hash(image)
+            return Refused(error.reason, error.mend)
 
-    in_memory = isinstance(dataset.pixels, ArrayPixels)  # nothing to decode: threads would only cost time
-    results = map(examine, range(len(dataset))) if in_memory else in_threads(examine, len(dataset), progress)
-    for i, result in enumerate(results):
-        if isinstance(result, UnreadableImage):
-            unreadable.append({"path": dataset.ids[i], "reason": result.reason})
-        else:
-            shapes[i] = result[0]
-            hashes[i] = np.frombuffer(result[1], np.uint8)
-    if in_memory and progress is not None:
-        progress(len(dataset), len(dataset))
-    return shapes, hashes, unreadable
+    results = map(see, range(len(rows))) if small else in_threads(see, len(rows), progress, chunk=_CHUNK)
+    for i, seen in enumerate(results):
+        _enter(reading, i, seen)
+        reading.scan.bytes[i] = np.prod(reading.scan.shapes[i])
+    if small and progress is not None:
+        progress(len(rows), len(rows))
 
 
-def _refuse_hollow(dataset: Dataset, clean: Dataset, unreadable: list[dict[str, str]]) -> None:
+def _read_files(
+    pixels: FilePixels, rows: np.ndarray, reading: _Reading, progress: Progress | None, *, memory: bool, floats: bool
+) -> None:
+    names = [pixels.names[row] for row in rows.tolist()]
+    root = os.fspath(pixels.root)
+    paths = [f"{root}{os.sep}{name}" for name in names]
+    stamps = [stamp_of(path) for path in paths]
+    reading.scan.bytes[:] = [0 if stamp is None else stamp.size for stamp in stamps]
+    kept = Memory(pixels.root, pick=pixels.pick, floats=floats) if memory else None
+    fresh: list[tuple[str, Stamp, Seen | Refused]] = []
+    try:
+        known = {} if kept is None else kept.recall(names, stamps)
+        for i, seen in known.items():
+            _enter(reading, i, seen)
+        reading.remembered = len(known)
+        left = [i for i in range(len(names)) if i not in known]
+        if not left and progress is not None:
+            progress(len(names), len(names))
+        results = in_threads(
+            lambda k: _see(paths[left[k]], pixels.pick, floats), len(left), _from(progress, len(known)), chunk=_CHUNK
+        )
+        for i, (seen, lasting) in zip(left, results, strict=True):
+            _enter(reading, i, seen)
+            stamp = stamps[i]
+            if kept is not None and stamp is not None and lasting:
+                fresh.append((names[i], stamp, seen))
+                if len(fresh) == _BATCH:
+                    kept.remember(fresh)
+                    fresh = []
+    finally:
+        if kept is not None:
+            kept.remember(fresh)
+            kept.close()
+            reading.notes.extend(kept.notes)
+    reading.unreadable.sort(key=lambda item: item[0])
+
+
+def _see(path: str, pick: tuple[int, ...] | None, floats: bool) -> tuple[Seen | Refused, bool]:
+    """Return what was seen, and whether the same bytes would give the same again."""
+    try:
+        return examine(path, pick=pick, floats=floats), True
+    except UnreadableImage as error:
+        return Refused(error.reason, error.mend), error.lasting
+
+
+def _from(progress: Progress | None, known: int) -> Progress | None:
+    """Count on from what is known already."""
+    return None if progress is None else lambda done, total: progress(known + done, known + total)
+
+
+def _enter(reading: _Reading, i: int, seen: Seen | Refused) -> None:
+    if isinstance(seen, Refused):
+        reading.unreadable.append((i, seen))
+        return
+    scan = reading.scan
+    scan.shapes[i], scan.forms[i] = seen.shape, seen.forms
+    scan.brightness[i], scan.sharpness[i] = seen.brightness, seen.sharpness
+    scan.sketches[i] = np.frombuffer(seen.sketch, np.uint8)
+    reading.hashes[i] = np.frombuffer(seen.content, np.uint8)
+
+
+def _forms(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    assert dataset.scan is not None
+    forms = {}
+    for name, rule in FORMS_SEEN.items():
+        touched = np.flatnonzero(dataset.scan.forms & bit_of(name)).tolist()
+        if touched:
+            forms[name] = {"n": len(touched), "rule": rule, "paths": [dataset.ids[i] for i in touched[:PATHS]]}
+    return forms
+
+
+def _refuse_hollow(dataset: Dataset, clean: Dataset, unreadable: list[tuple[int, Refused]]) -> None:
     before, after = (set(np.unique(one.targets).tolist()) for one in (dataset, clean))
     lost = [dataset.classes[target] for target in sorted(before - after)]
     if lost or not len(clean):
-        example = f" ({unreadable[0]['path']}: {unreadable[0]['reason']})" if unreadable else ""
+        of_lost = [(i, refused) for i, refused in unreadable if int(dataset.targets[i]) in before - after]
+        example, choice = "", ""
+        if of_lost:
+            i, refused = of_lost[0]
+            example = f" ({dataset.ids[i]}: {refused.reason})"
+            choice = refused.mend if _CHOICE in refused.mend else ""
         of = f"of class {', '.join(lost)} " if len(clean) else ""
         raise DataError(
             f"Not one image {of}in {dataset.source} can be read{example}.",
-            mend="Replace the files, or remove the folder.",
+            mend=choice or "Replace the files, or remove the folder.",
         )
 
 
@@ -103,17 +226,24 @@ def _duplicates(dataset: Dataset) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def _refusals(dataset: Dataset, unreadable: list[tuple[int, Refused]]) -> list[str]:
+    """Say how many could not be read, and what choice of the user's would let some of them be."""
+    if not unreadable:
+        return []
+    notes = [f"{len(unreadable)} unreadable image(s) left out, such as {dataset.ids[unreadable[0][0]]}."]
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for i, refused in unreadable:
+        if _CHOICE in refused.mend:
+            waiting[refused.mend].append(i)
+    for mend, indices in list(waiting.items())[:NAMED]:
+        notes.append(f"{len(indices)} of them, such as {dataset.ids[indices[0]]}, wait for a choice. {mend}")
+    return notes
+
+
 def _observations(
-    dataset: Dataset,
-    copies: list[list[int]],
-    numbers: np.ndarray,
-    channels: np.ndarray,
-    unreadable: list[dict[str, str]],
+    dataset: Dataset, copies: list[list[int]], torn: list[list[int]], numbers: np.ndarray, channels: np.ndarray
 ) -> list[str]:
     notes = []
-    if unreadable:
-        notes.append(f"{len(unreadable)} unreadable image(s) left out, such as {unreadable[0]['path']}.")
-    torn = [group for group in copies if len({int(dataset.targets[i]) for i in group}) > 1]
     if torn:
         examples = "; ".join(" = ".join(dataset.ids[i] for i in group) for group in torn[:NAMED])
         notes.append(f"{len(torn)} picture(s) appear under different labels, so one is wrong: {examples}.")
@@ -127,6 +257,10 @@ def _observations(
         notes.append(f"Class {name} has one image: it stays in train where the split is ours, and is never tested.")
     if channels[1] and channels[3]:
         notes.append(f"{int(channels[1])} grey image(s) among {int(channels[3])} in colour: they are read as colour.")
+    assert dataset.scan is not None
+    moving = np.flatnonzero(dataset.scan.forms & bit_of("animated"))
+    if len(moving):
+        notes.append(f"{len(moving)} animation(s), such as {dataset.ids[moving[0]]}: the first frame is taken.")
     return notes
 
 

@@ -28,6 +28,8 @@ def pixel_cache(
     size: int,
     fit: Fit,
     channels: int,
+    keep: float = 1.0,
+    range: tuple[float, float] | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
@@ -41,7 +43,7 @@ def pixel_cache(
 
     Args:
         dataset: audited.
-        size, fit, channels: as in `evaluation_pixels`.
+        size, fit, channels, keep, range: as in `evaluation_pixels`.
         folder: where caches lie; by default `$CONVSMITH_CACHE/pixels` or `~/.cache/convsmith/pixels`.
         progress: called with (done, total) after each picture that is made.
         note: called with a sentence where the folder cannot be written and the pixels stay in memory.
@@ -50,20 +52,23 @@ def pixel_cache(
         uint8 `[N, channels, size, size]`, C-contiguous, read-only.
 
     Raises:
-        DataError: a file is gone or has changed since the audit.
+        DataError: a file is gone or has changed since the audit; values beyond 8 bits without a range.
+        UsageError: a `keep` or a range that makes no sense.
         ResourceError: the disk, or memory in its place, is too small.
     """
     shape = (len(dataset), channels, size, size)
-    if isinstance(dataset.pixels, ArrayPixels) and dataset.pixels.images.shape[1:] == (size, size, channels):
-        return _frozen(np.ascontiguousarray(dataset.pixels.images[dataset.rows].transpose(0, 3, 1, 2)))
+    given = dataset.pixels.images if isinstance(dataset.pixels, ArrayPixels) else None
+    if given is not None and given.shape[1:] == (size, size, channels) and keep == 1:
+        return _frozen(np.ascontiguousarray(given[dataset.rows].transpose(0, 3, 1, 2)))
     if dataset.hashes is None:
         raise ValueError("pixel_cache needs an audited data set: pass it through images.audit first")
 
     def make(i: int) -> np.ndarray:
-        return evaluation_pixels(dataset.read(i), size=size, fit=fit, channels=channels).transpose(2, 0, 1)
+        seen = evaluation_pixels(dataset.read(i), size=size, fit=fit, channels=channels, keep=keep, range=range)
+        return seen.transpose(2, 0, 1)
 
     place = folder if folder is not None else cache_folder() / "pixels"
-    path = place / f"{_key(dataset.hashes, size, fit, channels)}.npy"
+    path = place / f"{_key(dataset.hashes, size, fit, channels, keep, range)}.npy"
     found = _open(path, shape, make)
     if found is not None:
         return found
@@ -79,9 +84,12 @@ def pixel_cache(
     return np.load(path, mmap_mode="r")
 
 
-def _key(hashes: np.ndarray, size: int, fit: str, channels: int) -> str:
+def _key(hashes: np.ndarray, size: int, fit: str, channels: int, keep: float, range: tuple[float, float] | None) -> str:
     """Name what is in a cache: contents rather than the fingerprint, so that renaming a class costs nothing."""
-    digest = hashlib.sha256(f"{RULES} {size} {fit} {channels}\n".encode())
+    more = ("" if keep == 1 else f" keep {keep}") + (
+        "" if range is None else f" range {float(range[0])} {float(range[1])}"
+    )
+    digest = hashlib.sha256(f"{RULES} {size} {fit} {channels}{more}\n".encode())
     digest.update(np.ascontiguousarray(hashes).data)
     return digest.hexdigest()[:32]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
@@ -21,7 +21,7 @@ class Pixels(Protocol):
     """Where the pictures of a data set lie, by row."""
 
     def read(self, row: int) -> np.ndarray:
-        """Return uint8 `[H, W, C]`."""
+        """Return `[H, W, C]`, as `decode` does."""
         ...
 
 
@@ -46,16 +46,43 @@ class FilePixels:
     Args:
         root: the folder that the names are relative to.
         names: one relative path per row, as the file system gives them.
+        pick: the planes that become the channels, as in `decode`; `None` takes each picture as it is.
     """
 
     root: Path
     names: tuple[str, ...]
+    pick: tuple[int, ...] | None = None
 
     def read(self, row: int) -> np.ndarray:
-        return decode(self.path(row))
+        return decode(self.path(row), pick=self.pick)
 
     def path(self, row: int) -> Path:
         return self.root / self.names[row]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What the audit saw of each picture, aligned with the ids of its data set.
+
+    Args:
+        shapes: int32 `[N, 3]`, height, width and channels.
+        brightness: float32 `[N]`, mean ITU-R 601 luma, 0 to 1 (of floating point pictures the mean value itself).
+        sharpness: float32 `[N]`, variance of the Laplacian of the luma; see `images.examine`.
+        sketches: uint8 `[N, SKETCH]`, what near duplicates are told by; see `images.near`.
+        forms: uint32 `[N]`, bit k is set where the k-th rule of `decode.FORMS_SEEN` touched the picture.
+        bytes: int64 `[N]`, size of the file; of a picture in memory the size of its pixels.
+    """
+
+    shapes: np.ndarray
+    brightness: np.ndarray
+    sharpness: np.ndarray
+    sketches: np.ndarray
+    forms: np.ndarray
+    bytes: np.ndarray
+
+    def select(self, indices: np.ndarray) -> Self:
+        """Keep some pictures, in the order given."""
+        return type(self)(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +99,7 @@ class Dataset:
         pixels: where the pictures lie.
         rows: int64 `[N]`, the row of each image in `pixels`.
         hashes: uint8 `[N, 32]`, SHA-256 of each image's decoded pixels; `None` until the audit has read them.
+        scan: what else the audit saw; `None` until then.
     """
 
     ids: tuple[str, ...]
@@ -83,6 +111,7 @@ class Dataset:
     pixels: Pixels
     rows: np.ndarray
     hashes: np.ndarray | None = None
+    scan: Scan | None = None
 
     @classmethod
     def from_arrays(
@@ -134,7 +163,7 @@ class Dataset:
         A file is held against the hash that the audit took of it, so a run never trains on other pixels than it listed.
 
         Returns:
-            uint8 `[H, W, C]`.
+            `[H, W, C]`: uint8, or uint16 or float32 where the picture is deeper.
 
         Raises:
             DataError: the file is gone, damaged, or no longer the picture that was audited.
@@ -164,6 +193,7 @@ class Dataset:
             groups=_take(self.groups, chosen),
             rows=self.rows[chosen],
             hashes=None if self.hashes is None else self.hashes[chosen],
+            scan=None if self.scan is None else self.scan.select(chosen),
         )
 
     def with_roles(self, roles: Sequence[str]) -> Self:

@@ -6,7 +6,9 @@ The rules, in one place:
 - Pictures are told by extension here; what is inside is judged when they are decoded.
 - Hidden and junk files are passed over, and listed.
 - No folder is entered twice. A link is followed only to what lies inside the root and was not met at its own place.
-- `root/train` with `root/val` or `root/test` makes a split. Given `val` and no `test`, `val` is the test set.
+- `root/train` with `root/val` or `root/test` makes a split, and so does `root/<class>/train` with `val` or `test`
+  beside it, where no class holds anything else. Given `val` and no `test`, `val` is the test set.
+- Where all lies in one folder below the root, as archives unpack, that one counts as the root; ids keep its name.
 - An id is the path below the root, with `/`; backslashes, control characters and bytes that are no UTF-8 are written
   `\\xNN`, byte by byte. So an id is plain Unicode, fits JSON, CSV and arrays, and `id_to_path` leads back to the file.
 """
@@ -16,7 +18,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +28,8 @@ import numpy as np
 from convsmith.errors import DataError
 from convsmith.images.dataset import Dataset, FilePixels
 from convsmith.images.decode import shown
+from convsmith.images.foreign import EXTENSIONS, commonest, refusal
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "gif", "ppm", "pgm"})
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -35,10 +38,11 @@ SPLITS = {
     "validation": "val",
     "test": "test",
     "testing": "test",
+    "tune": "val",
+    "tuning": "val",
 }
-_CONVERTIBLE = frozenset({"heic", "heif", "avif", "jp2", "svg", "psd", "eps", "pdf", "dcm", "czi", "nd2", "cr2", "dng"})
 _JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
-_ARCHIVES = frozenset({"zip", "tar", "gz", "tgz", "bz2", "xz", "zst", "rar", "7z"})
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -83,25 +87,44 @@ def open_folder(root: Path, *, source: str, min_classes: int = 2) -> tuple[Datas
     tree = _walk(root)
     notes: list[str] = []
     images = [path for path in tree.files if _is_image(path, tree)]
-    parts = _parts(tree, images, root, notes)
-    placed: list[tuple[str, str, str]] = []  # role, class, path
-    folders: dict[str, list[str]] = {}  # role -> its class folders
-    for part, role in parts.items():
-        prefix = f"{part}/" if part else ""
-        folders[role] = [path for path in _children(tree.folders, prefix) if part or path not in parts]
-        for path in images:
-            if path.startswith(prefix):
-                head, slash, _ = path[len(prefix) :].partition("/")
-                if slash:
-                    placed.append((role, head, path))
-                else:
-                    tree.skip(path, "lies beside the class folders, so it has no label")
+    base = _wrapper(tree, images)
+    if base:
+        notes.append(f"The class folders lie in {path_to_id(base)}, the only folder there.")
+    parts = _parts(tree, images, base, root, notes)
+    inside = _parts_inside(images, base, notes) if set(parts.values()) == {""} else {}
+    placed, folders = _place_inside(tree, images, base, inside) if inside else _place(tree, images, parts)
     if not placed and not any(folders.values()):
-        raise _unlabelled(root, images)
+        raise _unlabelled(root, images, tree)
     placed = _check_classes(root, placed, folders, tree, notes, min_classes)
     placed.sort(key=lambda item: path_to_id(item[2]))
     dataset = _dataset(root, source, placed)
     return dataset, SourceNotes(tuple(sorted(tree.skipped)), tuple(notes))
+
+
+def stated_roles(splits: Mapping[str, str], notes: list[str]) -> dict[str, str]:
+    """Turn the parts that a source states into roles.
+
+    Args:
+        splits: `train`, `val`, `test`, whichever there are, and what the source calls each.
+        notes: grows by what is decided here.
+
+    Returns:
+        Each of `splits` and its role: `val` tunes where there is a test set, and is the test set where there is none;
+        `train` alone is yet to be divided, so it has none.
+    """
+    if set(splits) == {"train"}:
+        notes.append(f"Only {splits['train']} is there: it is split into train, tune and test.")
+        return {"train": ""}
+    if "test" not in splits:
+        rest = "; tune is taken from train" if "train" in splits else ""
+        notes.append(f"{splits['val']} is the test set, because there is no other{rest}.")
+        return {name: "test" if name == "val" else name for name in splits}
+    return {name: "tune" if name == "val" else name for name in splits}
+
+
+def number(count: int, thing: str) -> str:
+    """`1 class`, `1,200 classes`."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "es" if thing.endswith("s") else "s")
 
 
 def path_to_id(path: str) -> str:
@@ -127,11 +150,11 @@ def _walk(root: Path) -> _Tree:
     tree = _Tree()
     top = os.path.realpath(root)
     visited: set[tuple[int, int]] = set()
-    links: list[str] = []
+    links: deque[str] = deque()
     waiting = [""]
     while waiting or links:
         real = bool(waiting)  # real folders first, so that a link never takes the place of what it leads to
-        relative = waiting.pop() if real else links.pop(0)
+        relative = waiting.pop() if real else links.popleft()
         folder = os.path.join(root, relative)  # noqa: PTH118 - names of undecodable bytes, by the hundred thousand
         status = os.stat(folder)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in visited:
@@ -154,7 +177,7 @@ def _walk(root: Path) -> _Tree:
     return tree
 
 
-def _sort_in(entry: os.DirEntry[str], path: str, top: str, tree: _Tree, waiting: list[str], links: list[str]) -> None:
+def _sort_in(entry: os.DirEntry[str], path: str, top: str, tree: _Tree, waiting: list[str], links: deque[str]) -> None:
     if entry.name.startswith(".") or entry.name.lower() in _JUNK:
         tree.skip(path, "hidden or left by another program")
     elif not entry.is_symlink() and entry.is_dir():
@@ -177,15 +200,9 @@ def _sort_in(entry: os.DirEntry[str], path: str, top: str, tree: _Tree, waiting:
 
 
 def _is_image(path: str, tree: _Tree) -> bool:
-    extension = path.rpartition("/")[2].rpartition(".")[2].lower()
-    if extension in EXTENSIONS:
+    if path.rpartition("/")[2].rpartition(".")[2].lower() in EXTENSIONS:
         return True
-    if extension in _CONVERTIBLE:
-        tree.skip(path, f".{extension} is not read; convert it to JPEG or PNG")
-    elif extension in _ARCHIVES:
-        tree.skip(path, "an archive; unpack it")
-    else:
-        tree.skip(path, "not an image, by its extension")
+    tree.skip(path, refusal(path) or "not an image, by its extension")
     return False
 
 
@@ -195,13 +212,29 @@ def _children(folders: Iterable[str], prefix: str) -> list[str]:
     return sorted(name for name in below if "/" not in name)
 
 
-def _parts(tree: _Tree, images: list[str], root: Path, notes: list[str]) -> dict[str, str]:
-    """Tell whether the root states a split: the folder of each part (`""` for the root itself) and its role."""
-    top = _children(tree.folders, "")
+def _wrapper(tree: _Tree, images: list[str]) -> str:
+    """Find the one folder that holds everything, such as `photos/`; empty where the root holds class folders."""
+    base = ""
+    while True:
+        below = _children(tree.folders, base)
+        if any(path.startswith(base) and "/" not in path[len(base) :] for path in images):
+            return ""  # a class folder that holds folders beside its images
+        if len(below) != 1 or SPLITS.get(below[0].lower()) == "train":
+            break
+        base = f"{base}{below[0]}/"
+    holding = [name for name in below if _children(tree.folders, f"{base}{name}/")]
+    if not below or (not holding and all(name.lower() in SPLITS for name in below)):
+        return ""  # one class and nothing else
+    return base
+
+
+def _parts(tree: _Tree, images: list[str], base: str, root: Path, notes: list[str]) -> dict[str, str]:
+    """Tell whether the root states a split: the folder of each part (`base` for the root itself) and its role."""
+    top = _children(tree.folders, base)
     splits: dict[str, str] = {}
     for name in top:
         split = SPLITS.get(name.lower())
-        if split is None or not _children(tree.folders, f"{name}/"):
+        if split is None or not _children(tree.folders, f"{base}{name}/"):
             continue  # a class that happens to be called `test` has no folders in it
         if split in splits:
             raise DataError(
@@ -209,21 +242,73 @@ def _parts(tree: _Tree, images: list[str], root: Path, notes: list[str]) -> dict
             )
         splits[split] = name
     if "train" not in splits or (len(splits) == 1 and len(top) > 1):
-        return {"": ""}
+        return {base: ""}
     for name in top:
         if name not in splits.values():
-            tree.skip(name, "a folder beside train, val and test, so neither")
+            tree.skip(f"{base}{name}", "a folder beside train, val and test, so neither")
     for name in splits.values():
-        if not any(path.startswith(f"{name}/") for path in images):
-            raise DataError(f"{shown(str(root))}/{name} holds no images.", mend="Fill it, or remove it.")
-    if len(splits) == 1:
-        notes.append(f"Only {splits['train']}/ is there: it is split into train, tune and test.")
-        return {splits["train"]: ""}
-    if "test" not in splits:
-        notes.append(f"{splits['val']}/ is the test set, because there is no other; tune is taken from train.")
-        return {splits["train"]: "train", splits["val"]: "test"}
-    roles = {"train": "train", "val": "tune", "test": "test"}
-    return {name: roles[split] for split, name in splits.items()}
+        if not any(path.startswith(f"{base}{name}/") for path in images):
+            raise DataError(f"{shown(str(root))}/{base}{name} holds no images.", mend="Fill it, or remove it.")
+    roles = stated_roles({split: f"{name}/" for split, name in splits.items()}, notes)
+    return {f"{base}{name}/": roles[split] for split, name in splits.items()}
+
+
+def _place(
+    tree: _Tree, images: list[str], parts: Mapping[str, str]
+) -> tuple[list[tuple[str, str, str]], dict[str, list[str]]]:
+    """Give each image its role and class; and for each role the class folders there are."""
+    placed: list[tuple[str, str, str]] = []
+    folders = {role: _children(tree.folders, part) for part, role in parts.items()}
+    for path in images:
+        part = next((part for part in parts if path.startswith(part)), None)
+        if part is None:
+            if "/" not in path:  # those in a folder are said by the folder
+                tree.skip(path, "lies beside train, val and test, so in neither")
+            continue
+        name, slash, _ = path[len(part) :].partition("/")
+        if slash:
+            placed.append((parts[part], name, path))
+        else:
+            tree.skip(path, "lies beside the class folders, so it has no label")
+    return placed, folders
+
+
+def _parts_inside(images: list[str], base: str, notes: list[str]) -> dict[str, str]:
+    """Tell whether the classes themselves are divided (`<class>/train`, `<class>/val`): each part and its role."""
+    below: dict[str, set[str]] = defaultdict(set)  # class folder -> what holds its images, "" for itself
+    for path in images:
+        name, slash, rest = path[len(base) :].partition("/")
+        if slash:
+            below[name].add(rest.partition("/")[0] if "/" in rest else "")
+    parts = set().union(*below.values())
+    splits = {SPLITS[name.lower()]: f"{name}/" for name in sorted(parts) if name.lower() in SPLITS}
+    if "train" not in splits or len(splits) < 2:
+        return {}
+    if any(name.lower() not in SPLITS for name in parts):
+        listed = ", ".join(sorted(splits.values()))
+        notes.append(f"Folders {listed} lie in some classes beside other images, so they are not taken for a split.")
+        return {}
+    roles = stated_roles(splits, notes)
+    return {name: roles[SPLITS[name.lower()]] for name in parts}
+
+
+def _place_inside(
+    tree: _Tree, images: list[str], base: str, parts: Mapping[str, str]
+) -> tuple[list[tuple[str, str, str]], dict[str, list[str]]]:
+    """As `_place`, for classes that are themselves divided."""
+    placed: list[tuple[str, str, str]] = []
+    for path in images:
+        name, slash, rest = path[len(base) :].partition("/")
+        if slash:
+            placed.append((parts[rest.partition("/")[0]], name, path))
+        else:
+            tree.skip(path, "lies beside the class folders, so it has no label")
+    filled: dict[str, set[str]] = defaultdict(set)
+    for role, name, _ in placed:
+        filled[role].add(name)
+    hollow = set(_children(tree.folders, base)).difference(*filled.values())
+    filled["train"] |= hollow  # an empty class is an error, and is looked for there
+    return placed, {role: sorted(names) for role, names in filled.items()}
 
 
 def _check_classes(
@@ -241,44 +326,79 @@ def _check_classes(
     first = next((role for role in ("train", "") if role in folders), "")
     empty = [path_to_id(name) for name in folders[first] if name not in filled[first]]
     if empty:
+        hollow = set(empty)
+        others = commonest(path for path in tree.files if any(part in hollow for part in path.split("/")[:-1]))
+        said = f"; there are {path_to_id(others[0])}" if others else ""
         raise DataError(
-            f"{_number(len(empty), 'class folder')} of {shown(str(root))} without a single image: {', '.join(empty)}.",
-            mend=f"Add images ({', '.join(sorted(EXTENSIONS))}), or remove the folder.",
+            f"{number(len(empty), 'class folder')} of {shown(str(root))} without a single image: {_some(empty)}{said}.",
+            mend=others[1] if others else f"Add images ({', '.join(sorted(EXTENSIONS))}), or remove the folder.",
         )
     classes = filled[first]
     if len(classes) < min_classes:
         raise DataError(
-            f"{shown(str(root))} holds {_number(len(classes), 'class')} ({', '.join(map(path_to_id, classes))}); "
+            f"{shown(str(root))} holds {number(len(classes), 'class')} ({_some(sorted(map(path_to_id, classes)))}); "
             f"at least {min_classes} are needed.",
             mend="Put the images of each class into a folder of its own.",
         )
-    _check_names({name for names in filled.values() for name in names}, notes)
-    for role in folders:
-        for name in sorted(classes - filled[role]):
-            notes.append(f"Class {path_to_id(name)} has no images in {role}: nothing is measured for it there.")
-        for name in sorted(filled[role] - classes):
-            count = sum(1 for item in placed if item[:2] == (role, name))
-            notes.append(f"Class {path_to_id(name)} is in {role} but not in train: {_number(count, 'image')} left out.")
+    check_names({name for names in filled.values() for name in names}, notes)
+    counts: dict[str, Counter[str]] = {role: Counter() for role in folders}
+    for role, name, _ in placed:
+        counts[role][name] += 1
+    note_gaps(classes, counts, notes)
     for role, name, path in placed:
         if name not in classes:
             tree.skip(path, f"class {path_to_id(name)} is in {role} but not in train")
     return [item for item in placed if item[1] in classes]
 
 
-def _check_names(names: set[str], notes: list[str]) -> None:
+def check_names(
+    names: Iterable[str],
+    notes: list[str],
+    what: str = "class folders",
+    mend: str = "Move the images of one into the other.",
+) -> None:
+    """Refuse class names that look the same, and note those that differ only in case."""
     composed: dict[str, str] = {}
     folded: dict[str, str] = {}
     for name in sorted(names):
         twin = composed.setdefault(unicodedata.normalize("NFC", name), name)
         if twin != name:
             raise DataError(
-                f"Two class folders are both shown as {path_to_id(name)}: their letters are composed differently "
+                f"Two {what} are both shown as {path_to_id(name)}: their letters are composed differently "
                 f"({os.fsencode(twin)!r} and {os.fsencode(name)!r}).",
-                mend="Move the images of one into the other.",
+                mend=mend,
             )
         similar = folded.setdefault(name.casefold(), name)
         if similar != name:
             notes.append(f"Classes {path_to_id(similar)} and {path_to_id(name)} differ only in case: are they one?")
+
+
+def note_gaps(classes: set[str], counts: Mapping[str, Mapping[str, int]], notes: list[str]) -> None:
+    """Note the classes that a role lacks, and those that it has beyond the ones that train.
+
+    Args:
+        classes: those that train.
+        counts: role -> class -> images.
+        notes: grows by what is found; by one sentence for each class where they are few.
+    """
+    for role, found in counts.items():
+        lacking = sorted(path_to_id(name) for name in classes if not found.get(name))
+        if len(lacking) > _NAMED:
+            notes.append(
+                f"{len(lacking):,} classes have no images in {role} ({_some(lacking)}): nothing is measured there."
+            )
+        else:
+            notes.extend(f"Class {name} has no images in {role}: nothing is measured for it there." for name in lacking)
+        extra = sorted(name for name in found if name not in classes and found[name])
+        if len(extra) > _NAMED:
+            lost = number(sum(found[name] for name in extra), "image")
+            listed = _some([path_to_id(name) for name in extra])
+            notes.append(f"{len(extra):,} classes are in {role} but not in train ({listed}): {lost} left out.")
+        else:
+            notes.extend(
+                f"Class {path_to_id(name)} is in {role} but not in train: {number(found[name], 'image')} left out."
+                for name in extra
+            )
 
 
 def _dataset(root: Path, source: str, placed: list[tuple[str, str, str]]) -> Dataset:
@@ -297,12 +417,21 @@ def _dataset(root: Path, source: str, placed: list[tuple[str, str, str]]) -> Dat
     )
 
 
-def _unlabelled(root: Path, images: list[str]) -> DataError:
-    mend = f"Make one folder per class in it: {shown(str(root))}/cat/1.jpg, {shown(str(root))}/dog/2.jpg."
+def _unlabelled(root: Path, images: list[str], tree: _Tree) -> DataError:
+    name = shown(str(root))
+    mend = f"Make one folder per class in it: {name}/cat/1.jpg, {name}/dog/2.jpg."
     if images:
-        return DataError(f"{shown(str(root))} holds {_number(len(images), 'image')} without labels.", mend=mend)
-    return DataError(f"{shown(str(root))} holds no images.", mend=mend)
+        table = next((path for path in tree.files if path.lower().endswith((".csv", ".tsv"))), None)
+        if table is not None:
+            mend = f"If {path_to_id(table)} holds their labels, give that: {name}/{path_to_id(table)} --images {name}."
+        else:
+            mend += " Or give a CSV file with the columns path and label, and the folder with --images."
+        return DataError(f"{name} holds {number(len(images), 'image')} without labels.", mend=mend)
+    others = commonest(tree.files)
+    if others:
+        return DataError(f"{name} holds no images, but {path_to_id(others[0])}.", mend=others[1])
+    return DataError(f"{name} holds no images.", mend=mend)
 
 
-def _number(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" + ("" if count == 1 else "es" if thing.endswith("s") else "s")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")

@@ -1,10 +1,12 @@
-"""Opening what was asked for: a named set, a folder of class folders, or a folder of IDX files."""
+"""Opening what was asked for: a named set, a folder of class folders, a folder of IDX files, or a CSV file."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import urllib.request
+from collections.abc import Mapping
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -14,9 +16,14 @@ from convsmith.errors import DataError, ResourceError, UsageError
 from convsmith.images.dataset import Dataset
 from convsmith.images.decode import shown
 from convsmith.images.folders import EXTENSIONS, SourceNotes, open_folder
+from convsmith.images.foreign import foreign
+from convsmith.images.groups import with_groups
 from convsmith.images.idx import idx_files, open_idx, read_idx
+from convsmith.images.labels import with_labels
 from convsmith.images.places import cache_folder
+from convsmith.images.sheet import open_sheet
 from convsmith.images.splits import choose
+from convsmith.images.table import open_table
 from convsmith.registry import Entry, Registry, suggestion
 
 FASHION_CLASSES = (
@@ -40,37 +47,57 @@ FASHION_FILES = {
 }
 FASHION_URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 SYSTEM_FOLDER = Path("/usr/share/datasets")
+TABLES = (".csv", ".tsv")
 SECONDS = 30.0  # without an answer, after which a download is given up
 
 
 def open_source(
-    source: str | os.PathLike[str], *, limit: int | None = None, min_classes: int = 2
+    source: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    min_classes: int = 2,
+    images: str | os.PathLike[str] | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    split: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
 ) -> tuple[Dataset, SourceNotes]:
     """Open a data set by name or path.
 
     A name of the table `SOURCES` comes first; a folder of the same name is reached as `./name`.
 
     Args:
-        source: `digits`, `fashion-mnist`, a folder of class folders, or a folder of IDX files.
+        source: `digits`, `fashion-mnist`, a folder of class folders, a folder of IDX files, or a CSV file.
         limit: how many images to keep, drawn by class and stated role in proportion, always the same ones.
-        min_classes: how many classes a folder must have; 1 suits evaluation of a trained network.
+        min_classes: how many classes there must be; 1 suits evaluation of a trained network.
+        images: the folder that the paths of a CSV file are relative to; by default the one it lies in.
+        label, split: columns of a CSV file; by default guessed, and the guess is among the notes.
+        group: a column of a CSV file; or `parent` or a regular expression, as in `with_groups`. By default none.
+        labels: a file of reviewed labels, as in `with_labels`.
 
     Returns:
         The data set, its pictures not yet audited and its roles as the source states them, and what was passed over.
 
     Raises:
-        UsageError: neither a known name nor a path that exists; a limit that is too small.
+        UsageError: neither a known name nor a path that exists; an option that does not fit; a limit that is too small.
         DataError: what is there cannot be used.
     """
     name = os.fspath(source)
-    if name in SOURCES:
-        notes = (f"{name} is the built-in set; the folder is reached as ./{name}.",) if Path(name).exists() else ()
-        dataset, found = SOURCES[name].load()(), SourceNotes(notes=notes)
+    path = Path(name)
+    if name not in SOURCES and path.suffix.lower() in TABLES and path.is_file():
+        dataset, found, rule = _open_table(path, name, images, label, group, split, min_classes)
     else:
-        dataset, found = _open_path(name, min_classes)
+        dataset, found = _open_named(name, {"images": images, "label": label, "split": split}, min_classes)
+        rule = group
+    said: list[str] = []
+    if rule is not None:
+        dataset, said = with_groups(dataset, rule)
+    if labels is not None:
+        dataset, reviewed = with_labels(dataset, labels)
+        said = [*said, *reviewed]
     if limit is not None:
         dataset = _limited(dataset, limit)
-    return dataset, found
+    return dataset, replace(found, notes=(*found.notes, *said))
 
 
 def digits() -> Dataset:
@@ -172,17 +199,64 @@ def _keep_if_right(content: bytes, expected: str, path: Path, by_hand: str) -> N
             temporary.unlink(missing_ok=True)
 
 
+def _open_named(name: str, options: Mapping[str, object], min_classes: int) -> tuple[Dataset, SourceNotes]:
+    """Open anything but a CSV file, to which alone the options belong."""
+    dataset = SOURCES[name].load()() if name in SOURCES else None
+    notes = (f"{name} is the built-in set; the folder is reached as ./{name}.",) if Path(name).exists() else ()
+    found = (dataset, SourceNotes(notes=notes)) if dataset is not None else _open_path(name, min_classes)
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(
+                f"--{option} belongs to a CSV file, and {shown(name)} is none.",
+                mend="Leave it out, or give the CSV file.",
+            )
+    return found
+
+
+def _open_table(
+    path: Path,
+    name: str,
+    images: str | os.PathLike[str] | None,
+    label: str | None,
+    group: str | None,
+    split: str | None,
+    min_classes: int,
+) -> tuple[Dataset, SourceNotes, str | None]:
+    """Open a CSV file; also returns the group rule that is yet to be applied, where `group` names no column."""
+    rule = group
+    if group is not None and group != "parent":
+        sheet = open_sheet(path)
+        names = {column.casefold() for column in sheet.columns}
+        if group.strip().casefold() in names or "(" not in group:  # what has no brackets can only be meant as a column
+            sheet.find(group, "--group")
+            rule = None
+    dataset, found = open_table(
+        path,
+        source=name,
+        images=None if images is None else Path(images),
+        label=label,
+        group=None if rule is not None else group,
+        split=split,
+        min_classes=min_classes,
+    )
+    return dataset, found, rule
+
+
 def _open_path(name: str, min_classes: int) -> tuple[Dataset, SourceNotes]:
     path = Path(name)
     if not path.exists():
         mend = suggestion(name, SOURCES) if not path.parent.name else "Check the path."
-        raise UsageError(f"{shown(name)} is neither a data set by name nor a folder that exists.", mend=mend)
+        raise UsageError(f"{shown(name)} is neither a data set by name nor a folder or file that exists.", mend=mend)
     if not path.is_dir():
-        if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"):
-            raise DataError(f"{shown(name)} is an archive.", mend="Unpack it, and give the folder that comes out.")
+        kind = foreign(name)
+        if kind is not None:
+            raise DataError(f"{shown(name)} is {kind[0]}, which is not read.", mend=kind[1])
         if path.suffix.lower().lstrip(".") in EXTENSIONS:
             raise DataError(f"{shown(name)} is one image.", mend="Give a folder that holds one folder per class.")
-        raise DataError(f"{shown(name)} is a file.", mend="Give a folder that holds one folder per class.")
+        raise DataError(
+            f"{shown(name)} is a file, and no CSV file by its name.",
+            mend="Give a folder that holds one folder per class, or a .csv file with the columns path and label.",
+        )
     try:
         if idx_files(path):
             dataset = open_idx(path, name=path.resolve().name, source=name)

@@ -12,10 +12,12 @@ from typing import TypeVar
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
-AHEAD = 8  # pictures in flight per thread: enough to keep all busy, few enough that memory stays bounded
+AHEAD = 8  # tasks in flight per thread: enough to keep all busy, few enough that memory stays bounded
 
 
-def in_threads(work: Callable[[int], Result], count: int, progress: Progress | None = None) -> Iterator[Result]:
+def in_threads(
+    work: Callable[[int], Result], count: int, progress: Progress | None = None, *, chunk: int = 1
+) -> Iterator[Result]:
     """Yield `work(0)`, `work(1)`, ... in order, computed by one thread per processor.
 
     Whatever ends the iteration (an error, Ctrl-C, `close`) drops what has not begun. Pillow's warnings are silenced
@@ -25,19 +27,29 @@ def in_threads(work: Callable[[int], Result], count: int, progress: Progress | N
         work: takes an index; must be safe to call from several threads.
         count: how many.
         progress: called with (done, count) after each.
+        chunk: how many a thread takes at a time: more where the work is short and its result small.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(processors)
+    starts = range(0, count, chunk)
+
+    def several(start: int) -> list[Result]:
+        return [work(i) for i in range(start, min(start + chunk, count))]
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-            waiting = deque(pool.submit(work, i) for i in range(min(count, AHEAD * processors)))
-            for done in range(1, count + 1):
-                result = waiting.popleft().result()
-                if done + len(waiting) < count:
-                    waiting.append(pool.submit(work, done + len(waiting)))
-                yield result
-                if progress is not None:
-                    progress(done, count)
+            waiting = deque(pool.submit(several, start) for start in starts[: AHEAD * processors])
+            following = iter(starts[AHEAD * processors :])
+            done = 0
+            while waiting:
+                results = waiting.popleft().result()
+                if (start := next(following, None)) is not None:
+                    waiting.append(pool.submit(several, start))
+                for result in results:
+                    yield result
+                    done += 1
+                    if progress is not None:
+                        progress(done, count)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

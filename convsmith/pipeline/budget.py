@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from convsmith.images import Dataset
+from convsmith.pipeline.closing import closing_seconds
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.pipeline.plan import closing_seconds
 from convsmith.recipe import Recipe, settled
 
 DRIFT = 0.05

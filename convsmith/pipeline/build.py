@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,19 @@ from torch import nn
 
 from convsmith.batches import Augment, Batch, Normalize, build
 from convsmith.errors import UsageError
-from convsmith.networks import MODELS, build_design, check_output, load_own
+from convsmith.networks import (
+    build_design,
+    build_named,
+    check_output,
+    find_head,
+    load_own,
+    replace_head,
+    size_options,
+    stages,
+)
 from convsmith.recipe import Named, Recipe, settled
-from convsmith.tasks import Task, classification
-from convsmith.training import OPTIMIZERS, SCHEDULES, Loop, Processes, seed_all
+from convsmith.tasks import Task, class_weights, classification
+from convsmith.training import OPTIMIZERS, SCHEDULES, Loop, Processes, norms, scale_rates, seed_all
 
 OWN = "own"
 
@@ -41,15 +50,23 @@ ModelFunction = Callable[[int, int], nn.Module]
 
 
 def build_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | None) -> nn.Module:
-    """Make the network that a recipe names, from the recipe's seed, and check what it returns.
+    """Make the network that a recipe names, as drawn from its seed, and check what it returns; weights come later.
 
     Raises:
         UsageError: the recipe was made with the user's own code and none is given, or the network does not fit.
     """
-    channels, size = settled(recipe.image.channels), settled(recipe.image.size)
-    assert isinstance(recipe.model, Named)
     seed_all(recipe.seed)
-    if recipe.model.name == OWN:
+    model = bare_network(recipe, outputs, code)
+    check_network(model, recipe, outputs)
+    return model
+
+
+def bare_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | None) -> nn.Module:
+    """Make the network, with the head that it has after transfer where the recipe starts from weights."""
+    channels = settled(recipe.image.channels)
+    assert isinstance(recipe.model, Named)
+    name, options = recipe.model.name, recipe.model.options
+    if name == OWN:
         if code is None:
             raise UsageError(
                 "This run's network is your own code, which is never run unasked.",
@@ -64,9 +81,19 @@ def build_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | Non
     elif recipe.network is not None:
         model = build_design(recipe.network, channels, outputs)
     else:
-        model = MODELS.build(recipe.model.name, channels, outputs, **recipe.model.options)
-    check_output(model, channels=channels, size=size, outputs=outputs)
+        model = build_named(name, channels, outputs, **{**size_options(name, settled(recipe.image.size)), **options})
+    return model if recipe.weights.source is None else with_new_head(model, recipe, outputs)
+
+
+def with_new_head(model: nn.Module, recipe: Recipe, outputs: int) -> nn.Module:
+    """Replace the last layer, so that the network has the shape it has after transfer, whatever its weights were."""
+    replace_head(model, find_head(model, _shape(recipe)), outputs)
     return model
+
+
+def check_network(model: nn.Module, recipe: Recipe, outputs: int) -> None:
+    """Raise `UsageError` where the network does not turn the recipe's images into `outputs` logits."""
+    check_output(model, channels=settled(recipe.image.channels), size=settled(recipe.image.size), outputs=outputs)
 
 
 def recorded_code(manifest: Mapping[str, Any], code: Code | ModelFunction | None) -> Code | ModelFunction | None:
@@ -86,9 +113,15 @@ def recorded_code(manifest: Mapping[str, Any], code: Code | ModelFunction | None
     return Code(code.path, held["name"], held["options"], held["sha256"])
 
 
-def build_task(recipe: Recipe) -> Task:
-    """The task with the recipe's options."""
-    return classification(label_smoothing=settled(recipe.train.label_smoothing))
+def build_task(recipe: Recipe, counts: Sequence[int] | None = None) -> Task:
+    """The task with the recipe's options.
+
+    Args:
+        counts: training images of each class, by which the loss is balanced; None where nothing is trained.
+    """
+    train = recipe.train
+    weights = class_weights(counts) if counts is not None and train.balance == "weights" else None
+    return classification(settled(train.label_smoothing), weights, train.focal)
 
 
 def build_augment(recipe: Recipe) -> Augment:
@@ -98,22 +131,45 @@ def build_augment(recipe: Recipe) -> Augment:
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all of the model's trainable parameters."""
+    """The optimiser over all trainable parameters; after transfer, stages near the image have lower rates or none."""
     assert isinstance(recipe.train.optimizer, Named)
-    return OPTIMIZERS.build(recipe.train.optimizer.name, model.named_parameters(), **recipe.train.optimizer.options)
+    factors: dict[nn.Parameter, float] = {}
+    if recipe.transfer.mode is not None:
+        named = dict(model.named_parameters())
+        staged = stages(model, _shape(recipe))
+        for depth, stage in enumerate(reversed(staged)):
+            frozen = len(staged) - 1 - depth < settled(recipe.transfer.frozen_stages)
+            for name in stage.parameters:
+                named[name].requires_grad_(not frozen)
+                factors[named[name]] = settled(recipe.transfer.stage_rate) ** depth
+    optimizer = OPTIMIZERS.build(
+        recipe.train.optimizer.name, model.named_parameters(), **recipe.train.optimizer.options
+    )
+    scale_rates(optimizer, factors)
+    return optimizer
 
 
-def build_loop(recipe: Recipe, model: nn.Module, processes: Processes) -> Loop:
-    """The loop that trains `model`, which must lie on its device already."""
+def frozen_modules(recipe: Recipe, model: nn.Module) -> list[nn.Module]:
+    """The norms that keep their running statistics: all where the recipe says so, else those of frozen stages."""
+    if recipe.transfer.mode is None:
+        return []
+    if settled(recipe.transfer.frozen_norms):
+        return norms(model.modules())
+    staged = stages(model, _shape(recipe))[: settled(recipe.transfer.frozen_stages)]
+    return norms(model.get_submodule(path) for stage in staged for path in stage.modules)
+
+
+def build_loop(recipe: Recipe, model: nn.Module, processes: Processes, counts: Sequence[int]) -> Loop:
+    """The loop that trains `model`, which must lie on its device already; `counts` are training images by class."""
     train = recipe.train
     assert isinstance(train.schedule, Named)
     augment = build_augment(recipe)
     warmup = {"warmup_steps": settled(train.warmup_steps)}
     return Loop(
         model,
-        build_task(recipe),
+        build_task(recipe, counts),
         {"model": build_optimizer(recipe, model)},
-        steps=train.steps or settled(train.warmup_steps),
+        steps=train.steps if train.steps is not None else settled(train.warmup_steps),
         schedule=SCHEDULES.build(train.schedule.name, **warmup, **train.schedule.options),
         transform=augment,
         average=settled(train.average),
@@ -122,9 +178,14 @@ def build_loop(recipe: Recipe, model: nn.Module, processes: Processes) -> Loop:
         report_every=settled(train.report_every),
         tune_every=settled(train.tune_every),
         checkpoint_every=settled(train.checkpoint_every),
+        frozen=frozen_modules(recipe, model),
         trace=tracer(augment) if train.log_ids else None,
         processes=processes,
     )
+
+
+def _shape(recipe: Recipe) -> tuple[int, int, int]:
+    return settled(recipe.image.channels), settled(recipe.image.size), settled(recipe.image.size)
 
 
 def tracer(augment: Augment) -> Callable[[Batch], dict[str, list[Any]]]:

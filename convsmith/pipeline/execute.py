@@ -15,19 +15,24 @@ import torch
 from convsmith.batches import Batches
 from convsmith.errors import ConvsmithError, Interrupted, RunError
 from convsmith.evidence import predict
+from convsmith.images import Dataset
 from convsmith.networks import code_sha256
 from convsmith.pipeline import machine
 from convsmith.pipeline.budget import Stopwatch, announce_drift, fix_steps
 from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_network, place, recorded_code
 from convsmith.pipeline.finish import finish
 from convsmith.pipeline.messages import Listener, Message, silent
-from convsmith.pipeline.plan import Plan, plan
-from convsmith.pipeline.prepare import Prepared, pixels, prepare, recorded_images
+from convsmith.pipeline.origin import find_origin, start_network
+from convsmith.pipeline.plan import plan
+from convsmith.pipeline.planner import Plan, train_counts
+from convsmith.pipeline.prepare import Prepared, declares_range, pixels, prepare, recorded_images
+from convsmith.pipeline.probe import probe_network, probe_pixels
 from convsmith.pipeline.signals import Signals
 from convsmith.pipeline.space import refuse_small_disk, refuse_unwritable, still_needed
 from convsmith.pipeline.start import start_run
 from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import EventLog, RunFolder
+from convsmith.tasks import class_weights
 from convsmith.training import Event, Loop, Processes, Writer, joined, last_checkpoint, untouched
 
 
@@ -70,7 +75,7 @@ def make_plan(
         started: when the command began, by `time.monotonic`; it counts towards a budget.
     """
     started = time.monotonic() if started is None else started
-    prepared = prepare(recipe.data, tell)
+    prepared = prepare(recipe.data, tell, floats=declares_range(recipe))
     tell(Message("stage", "Planning"))
     with machine.threads(recipe.train.threads):
         made = plan(recipe, prepared.dataset, prepared.audit, code=code, elapsed=time.monotonic() - started)
@@ -113,7 +118,7 @@ def train(
         if planned:
             refuse_small_disk(runs, int(planned[0].estimate["disk_bytes"]))
         resolved = Recipe.from_layers(processes.broadcast(planned[0].recipe.model_dump() if planned else {}))
-        prepared = planned[1] if planned else prepare(resolved.data, tell)
+        prepared = planned[1] if planned else prepare(resolved.data, tell, floats=declares_range(resolved))
         run = RunFolder(Path(processes.broadcast(str(_new_folder(runs, resolved)) if processes.first else "")))
         with run.lock() if processes.first else contextlib.nullcontext(), machine.threads(resolved.train.threads):
             if planned:
@@ -154,7 +159,7 @@ def resume(
             if changed := machine.differences(manifest, present):
                 tell(Message("note", f"The last bits may differ from an unbroken run: {'; '.join(changed)}."))
             section = recipe.data if data is None else recipe.data.model_copy(update={"source": data})
-            prepared = prepare(section, tell, known=recorded_images(run))
+            prepared = prepare(section, tell, floats=declares_range(recipe), known=recorded_images(run))
             refuse_small_disk(run.path, still_needed(run))
             own = recorded_code(manifest, code)
             carry_out(Job(run, recipe, prepared, own, processes, signals, tell, time.monotonic(), tuple(changed)))
@@ -167,9 +172,11 @@ def carry_out(job: Job) -> None:
     recipe, dataset = job.recipe, job.prepared.dataset
     images = shared_pixels(job)
     device = machine.choose_device(recipe.train.device)
-    model = place(build_network(recipe, len(dataset.classes), job.code), recipe, device)
+    model = place(first_network(job), recipe, device)
+    if job.processes.first:
+        leave_probe(job, model, images)
     job.processes.share_weights(model)
-    loop = build_loop(recipe, model, job.processes)
+    loop = build_loop(recipe, model, job.processes, train_counts(dataset))
     batches = make_batches(recipe, images, job.prepared, device, job.processes)
     log = EventLog(job.run.log_path) if job.processes.first else None
     try:
@@ -196,6 +203,26 @@ def carry_out(job: Job) -> None:
         if log is not None:
             with contextlib.suppress(OSError):  # what could not be written has been reported when it was added
                 log.close()
+
+
+def first_network(job: Job) -> torch.nn.Module:
+    """The network before its first step: with the weights it starts from, unless a checkpoint holds later ones."""
+    recipe, outputs = job.recipe, len(job.prepared.dataset.classes)
+    if recipe.weights.source is None or last_checkpoint(job.run.checkpoints) is not None:
+        return build_network(recipe, outputs, job.code)
+    origin = find_origin(recipe) if job.processes.first else None  # the others are given its weights
+    return start_network(recipe, outputs, job.code, origin) if origin else build_network(recipe, outputs, job.code)
+
+
+def leave_probe(job: Job, model: torch.nn.Module, images: np.ndarray) -> None:
+    """Fit the linear probe where training begins; what a checkpoint holds has been through it."""
+    recipe = job.recipe
+    if last_checkpoint(job.run.checkpoints) is not None and job.run.has("probe.json"):
+        return
+    if recipe.transfer.mode is not None:
+        probe_network(job.run, model, recipe, job.prepared, images, job.tell)
+    else:
+        probe_pixels(job.run, recipe, job.prepared, images, job.tell)
 
 
 def shared_pixels(job: Job) -> np.ndarray:
@@ -227,7 +254,15 @@ def make_batches(
         seed=recipe.seed,
         rank=processes.rank,
         world=processes.world,
+        weights=balance(recipe, dataset),
     )
+
+
+def balance(recipe: Recipe, dataset: Dataset) -> np.ndarray | None:
+    """How often each training image is drawn, float `[n]`, so that all classes come up alike; None draws each once."""
+    if recipe.train.balance != "sampler":
+        return None
+    return np.array(class_weights(train_counts(dataset)))[dataset.targets[dataset.indices("train")]]
 
 
 class Training:

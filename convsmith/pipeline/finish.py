@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.evaluation import Predictions, commonest_class, softmax
-from convsmith.evidence import leave_thumbnails, predict
+from convsmith.evaluation import Predictions, commonest_class, paired_gain
+from convsmith.evidence import predict
 from convsmith.images import Dataset, pixel_hash
+from convsmith.pipeline.closing import TRAIN_SAMPLE
+from convsmith.pipeline.illustrate import illustrate
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.pipeline.plan import TRAIN_SAMPLE
 from convsmith.pipeline.prepare import Prepared
 from convsmith.recipe import Recipe, settled
 from convsmith.reporting import write_report
 from convsmith.run_folder import EventLog, RunFolder
 from convsmith.tasks import Answers, Task
-
-SHOWN_MISTAKES = 24
-SHOWN_RIGHT = 12
 
 
 def finish(
@@ -58,14 +57,51 @@ def finish(
         if len(indices):
             tell(Message("stage", f"Predicting the {role} images"))
             answers = answer(model, task, dataset, indices, images, normalize, split=role, majority=majority)
+            if role != "train":
+                answers = replace(answers, arrays={**answers.arrays, **facts(prepared, indices, role)})
             answers.save(run.predictions / f"{role}.npz")
             splits[role] = task.score(answers)
     run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
+    compare_with_probe(run, recipe)
     tell(Message("stage", "Writing the report"))
-    leave_pictures(run, dataset, splits)
+    illustrate(run, model, dataset, images, normalize, splits)
     log.append("finished", values={"seconds": {"total": round(time.monotonic() - started, 1)}})
     write_report(run)
     tell(Message("finished", str(run.report), {"run": run}))
+
+
+def facts(prepared: Prepared, indices: np.ndarray, role: str) -> dict[str, np.ndarray]:
+    """What else scoring may use of each image: how bright, sharp, large and wide it is, and whether it leaked."""
+    dataset = prepared.dataset
+    found: dict[str, np.ndarray] = {}
+    if dataset.scan is not None:
+        height, width = (dataset.scan.shapes[indices, axis].astype(np.float64) for axis in (0, 1))
+        found = {
+            "brightness": dataset.scan.brightness[indices], "sharpness": dataset.scan.sharpness[indices],
+            "size": height * width, "aspect": width / height,
+        }  # fmt: skip
+    leaked = set(leaked_ids(prepared.audit, role))
+    if leaked:
+        found["leaked"] = np.array([dataset.ids[index] in leaked for index in indices])
+    return found
+
+
+def leaked_ids(audit: Mapping[str, Any], role: str) -> list[str]:
+    """The images of a role that also stand, equal or nearly so, in another one."""
+    named = [(leak[side], leak[f"{side}_role"]) for leak in audit.get("leaks") or () for side in ("first", "second")]
+    return list(dict.fromkeys(name for name, own in named if own == role))
+
+
+def compare_with_probe(run: RunFolder, recipe: Recipe) -> None:
+    """Write into the probe's record how far the network surpasses it, on the same images."""
+    if not (run.has("probe.json") and (run.predictions / "probe-test.npz").exists()):
+        return
+    final = Answers.load(run.predictions / "test.npz")
+    gain = None
+    if recipe.transfer.mode != "probe":  # which is itself the network
+        probe = Answers.load(run.predictions / "probe-test.npz")
+        gain = paired_gain(Predictions.of(final), Predictions.of(probe), final.groups).to_json()
+    run.write_json("probe.json", {**run.read_json("probe.json"), "gain": gain})
 
 
 def answer(
@@ -97,35 +133,6 @@ def answer(
     }
     groups = tuple(dataset.groups[index] for index in indices)
     return Answers(arrays, dataset.classes, split, majority, groups if any(groups) else None)
-
-
-def leave_pictures(run: RunFolder, dataset: Dataset, splits: Mapping[str, Any]) -> None:
-    """Keep small copies of what the report shows: the worst mistakes, and for each class one that it got right."""
-    split = next((role for role in ("test", "tune") if role in splits), None)
-    examples = right_examples(Answers.load(run.predictions / f"{split}.npz")) if split else []
-    run.write_json("evidence/examples.json", {"examples": examples})
-    mistakes = splits[split].get("mistakes", ())[:SHOWN_MISTAKES] if split else ()
-    leave_thumbnails(run, dataset, [item["id"] for item in (*mistakes, *examples)])
-
-
-def right_examples(answers: Answers) -> list[dict[str, Any]]:
-    """Of each class the image that was named rightly with the median confidence: a usual one, not the best.
-
-    Nothing where the task gives no logits, so that no image has one name.
-    """
-    if "logits" not in answers.arrays:
-        return []
-    predictions = Predictions.of(answers)
-    probabilities = softmax(predictions.logits).max(axis=1)
-    examples = []
-    for target in np.unique(predictions.targets)[:SHOWN_RIGHT]:
-        hits = np.flatnonzero((predictions.targets == target) & (predictions.predicted == target))
-        if len(hits):
-            middle = hits[np.argsort(probabilities[hits])[len(hits) // 2]]
-            name = predictions.classes[target]
-            entry = {"id": str(predictions.ids[middle]), "true": name, "predicted": name}
-            examples.append({**entry, "probability": float(probabilities[middle])})
-    return examples
 
 
 def sampled(indices: np.ndarray, most: int | None) -> np.ndarray:

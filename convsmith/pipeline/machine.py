@@ -72,7 +72,12 @@ def describe(device: torch.device, world: int) -> dict[str, Any]:
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "convsmith": version("convsmith"),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            **{name: version(name) for name in ("torchvision", "timm", "pillow")},
+        },
         "platform": platform.platform(),
         "device": str(device.type),
         "accelerator": accelerator,

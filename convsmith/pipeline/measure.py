@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convsmith.batches import Augment, Batches
+from convsmith.batches import GROUP, Augment, Batches
 from convsmith.evidence import predict
 from convsmith.tasks import Task
 from convsmith.training import Event, Loop, untouched
@@ -30,6 +30,8 @@ COLD_TURNS = 1  # in the first step, kernels are chosen and buffers made
 LEAST_TURNS = 2
 MOST_TURNS = 20  # the median of so many hardly changes any more
 HOPELESS = 2.0
+PIXELS = 8 * 224 * 224
+"""In a measured batch at the most: more photos would take half a minute to measure, and time grows with them evenly."""
 POSITIONS = 1024  # images of an epoch at the least: its order and draws then weigh little more than in training
 
 
@@ -69,10 +71,12 @@ def measure_steps(
         One `Speed` per way, in their order; at most about `SECONDS` are spent in all.
     """
     generator = np.random.default_rng(0)
-    count = batch_size * max(2, math.ceil(POSITIONS / batch_size))
+    measured = min(batch_size, GROUP * max(1, PIXELS // (shape[-2] * shape[-1]) // GROUP))
+    positions = POSITIONS if measured == batch_size else 0
+    count = measured * max(2, math.ceil(positions / measured))
     images = generator.integers(0, 256, (count, *shape), np.uint8)
     labels = generator.integers(0, outputs, count)
-    batches = Batches(images, labels, [str(i) for i in range(count)], batch_size=batch_size)
+    batches = Batches(images, labels, [str(i) for i in range(count)], batch_size=measured)
     with untouched():
         racing = {way: _stepping(model, task, make_optimizer, augment, batches, *way) for way in ways}
         times: dict[tuple[Precision, Layout], list[float]] = {way: [] for way in ways}
@@ -87,15 +91,16 @@ def measure_steps(
             if turn == COLD_TURNS:  # what is so much slower is not worth the user's time
                 best = min(taken[-1] for taken in times.values())
                 racing = {way: run for way, run in racing.items() if times[way][-1] < HOPELESS * best}
-    return [Speed(*way, statistics.median(taken[COLD_TURNS:])) for way, taken in times.items()]
+    scale = batch_size / measured
+    return [Speed(*way, scale * statistics.median(taken[COLD_TURNS:])) for way, taken in times.items()]
 
 
 def measure_prediction(model: nn.Module, task: Task, augment: Augment, *, shape: Sequence[int]) -> float:
     """Seconds to predict one image, in batches as evaluation makes them."""
-    images = np.zeros((256, *shape), np.uint8)
+    images = np.zeros((min(256, max(8, 4 * PIXELS // (shape[-2] * shape[-1]))), *shape), np.uint8)
     taken = []
     with untouched():
-        for _ in range(3):
+        for _ in range(2):
             started = time.perf_counter()
             predict(model, task, images, prepare=augment.normalize)
             taken.append(time.perf_counter() - started)

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from convsmith.errors import DataError
-from convsmith.images import ROLES, Dataset, assign_roles, audit, open_source, pixel_cache, split_rows
+from convsmith.images import (
+    ROLES,
+    Dataset,
+    FilePixels,
+    assign_roles,
+    audit,
+    drop_torn_groups,
+    leaks,
+    near_duplicates,
+    near_records,
+    open_source,
+    pixel_cache,
+    split_rows,
+    split_sentence,
+    suspected_groups,
+    with_labels,
+)
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.recipe import Data, Image, settled
+from convsmith.recipe import Data, Image, Recipe, settled
 from convsmith.run_folder import RunFolder
 
 NAMED = 3
@@ -33,23 +50,43 @@ class Prepared:
 
 
 def prepare(
-    data: Data, tell: Listener, *, divide: bool = True, known: Mapping[str, tuple[str, str]] | None = None
+    data: Data,
+    tell: Listener,
+    *,
+    divide: bool = True,
+    floats: bool = False,
+    known: Mapping[str, tuple[str, str]] | None = None,
 ) -> Prepared:
     """Open, audit and divide the images that a recipe names.
 
     Args:
         data: the recipe's section; where it holds a fingerprint, the images must still be those.
         divide: whether to give roles; without, all images keep the roles of their source, and one class is enough.
+        floats: whether the recipe declares the range of floating-point images, so that they can be read.
         known: class and content of each image by id, as they were, so that a difference can be named.
 
     Raises:
         DataError: the images cannot be used, or are not those the recipe was made with.
     """
     tell(Message("stage", f"Reading {data.source}"))
-    dataset, notes = open_source(str(data.source), limit=data.limit, min_classes=2 if divide else 1)
+    dataset, notes = open_source(
+        str(data.source),
+        limit=data.limit,
+        min_classes=2 if divide else 1,
+        images=data.images,
+        label=data.label,
+        group=data.group,
+        split=data.split,
+    )
+    said: list[str] = []
+    if data.channels is not None:
+        dataset = _picked(dataset, data.channels)
+    if data.labels is not None:
+        dataset, said = with_labels(dataset, data.labels)
     dataset, found = audit(
         dataset,
         notes,
+        floats=floats,
         progress=lambda done, total: tell(Message("stage", "Checking every image", {"done": done, "total": total})),
     )
     if data.fingerprint and dataset.fingerprint != data.fingerprint:
@@ -58,10 +95,57 @@ def prepare(
             f"{dataset.fingerprint[:12]}…, expected {data.fingerprint[:12]}….",
             mend="Put back what was added, removed or changed, or train anew with --set data.fingerprint=null.",
         )
-    if divide:
-        dataset = assign_roles(dataset, split_seed=data.split_seed)
-        found = {**found, "roles": dataset.counts()}
-    return Prepared(dataset, found)
+    found = {**found, "notes": [*said, *found["notes"]]}
+    return _divided(dataset, found, data, tell) if divide else Prepared(dataset, found)
+
+
+def _divided(dataset: Dataset, found: Mapping[str, Any], data: Data, tell: Listener) -> Prepared:
+    """Find what is near to what, keep it on one side, give roles, and record all of it."""
+    whole = dataset
+    dataset, torn = drop_torn_groups(dataset)
+    notes = list(found["notes"])
+    if torn:
+        notes.append(
+            f"{len(whole) - len(dataset):,} training images are left out, because their groups also stand in test or "
+            f"tune: {', '.join(torn[:NAMED])}{', …' if len(torn) > NAMED else ''}."
+        )
+    assert dataset.scan is not None
+    near = near_duplicates(
+        dataset.scan.sketches,
+        dataset.hashes,
+        progress=lambda done, total: tell(Message("stage", "Comparing images", {"done": done, "total": total})),
+    )
+    before = dataset
+    dataset = assign_roles(dataset, split_seed=data.split_seed, near=near.pairs)
+    groups = [name for name in dataset.groups if name]
+    record = {
+        **found,
+        "notes": notes,
+        "images": len(dataset),
+        "roles": dataset.counts(),
+        "near_duplicates": near_records(dataset, near),
+        "leaks": leaks(dataset, near),
+        "groups": _groups(groups, data.group) if groups else None,
+        "suspected_groups": [] if groups else suspected_groups(dataset),
+        "split": {"seed": data.split_seed, "says": split_sentence(before, dataset, near.pairs)},
+    }
+    return Prepared(dataset, record)
+
+
+def _picked(dataset: Dataset, channels: tuple[int, ...]) -> Dataset:
+    """The images with some pages of multi-page files as their channels; pictures in memory have no pages."""
+    pages = dataset.pixels
+    return replace(dataset, pixels=replace(pages, pick=channels)) if isinstance(pages, FilePixels) else dataset
+
+
+def _groups(names: list[str], rule: str | None) -> dict[str, Any]:
+    counts = Counter(names)
+    return {"rule": rule, "n": len(counts), "largest": max(counts.values())}
+
+
+def declares_range(recipe: Recipe) -> bool:
+    """Whether the recipe says which values of deep images become black and white."""
+    return isinstance(recipe.image.range, tuple)
 
 
 def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
@@ -71,6 +155,8 @@ def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
         size=settled(image.size),
         fit=settled(image.fit),
         channels=settled(image.channels),
+        keep=settled(image.keep),
+        range=settled(image.range),
         progress=lambda done, total: tell(Message("stage", "Decoding images", {"done": done, "total": total})),
         note=lambda text: tell(Message("note", text)),
     )

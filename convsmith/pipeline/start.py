@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from convsmith.images import Dataset, split_rows
-from convsmith.networks import MODELS
+from convsmith.networks import MODELS, resolve
 from convsmith.pipeline import machine
 from convsmith.pipeline.build import OWN, Code, ModelFunction
-from convsmith.pipeline.plan import Plan
+from convsmith.pipeline.planner import Plan
 from convsmith.pipeline.prepare import Prepared
 from convsmith.recipe import Recipe
 from convsmith.run_folder import RunFolder, write_atomically
@@ -55,6 +55,7 @@ def _manifest(
         "classes": list(dataset.classes),
         "data": {"source": dataset.source, "fingerprint": dataset.fingerprint, "counts": dataset.counts()},
         "transform": recipe.image.model_dump(mode="json"),
+        "weights": recipe.weights.model_dump(mode="json"),
         "model": {"parameters": plan.estimate["parameters"], **_model(recipe, code)},
     }
 
@@ -64,7 +65,8 @@ def _model(recipe: Recipe, code: Code | ModelFunction | None) -> dict[str, Any]:
     if recipe.network is not None:
         return {"name": name, "description": recipe.network.describe(), "code_sha256": None}
     if name != OWN:
-        return {"name": name, "description": MODELS[name].summary, "code_sha256": None}
+        described = MODELS[name].summary if name in MODELS else str(resolve(name))
+        return {"name": name, "description": described, "code_sha256": None}
     if isinstance(code, Code):
         held = {"name": code.name, "options": dict(code.options), "sha256": code.sha256}
         return {

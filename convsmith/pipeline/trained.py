@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.errors import DataError, RunError
+from convsmith.errors import DataError, RunError, UsageError
 from convsmith.evaluation import commonest_class, softmax
 from convsmith.evidence import predict
-from convsmith.images import Dataset, evaluation_pixels
+from convsmith.images import Dataset, decode, evaluation_pixels
+from convsmith.networks import describe_weights, find_weights, load_pretrained
 from convsmith.pipeline.build import Code, ModelFunction, build_network, build_task, recorded_code
 from convsmith.pipeline.finish import answer
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.messages import Listener, Message, silent
-from convsmith.pipeline.prepare import pixels, prepare, recorded_roles
+from convsmith.pipeline.origin import PUBLISHED, published
+from convsmith.pipeline.prepare import declares_range, pixels, prepare, recorded_roles
 from convsmith.recipe import Data, Recipe, settled
 from convsmith.run_folder import RunFolder
 from convsmith.tasks import Task
@@ -32,7 +35,7 @@ class Trained:
     """A trained network and all that stands between a picture and its logits.
 
     Args:
-        run: where it comes from.
+        run: where it comes from; None for published weights that nobody trained here.
         recipe: what made it.
         model: with the weights that are used.
         task: what it does.
@@ -40,18 +43,27 @@ class Trained:
         classes: names in the order of the logits.
     """
 
-    run: RunFolder
+    run: RunFolder | None
     recipe: Recipe
     model: nn.Module
     task: Task
     normalize: Normalize
     classes: tuple[str, ...]
 
+    def read(self, source: str | Path | bytes | Any) -> np.ndarray:
+        """Decode a picture (a path, encoded bytes, a PIL image) by the rules the network was trained with."""
+        return decode(source, pick=self.recipe.data.channels)
+
     def see(self, image: np.ndarray) -> np.ndarray:
-        """A decoded picture uint8 `[H, W, C]` as the network sees it, uint8 `[C, size, size]`."""
+        """A decoded picture `[H, W, C]` as the network sees it, uint8 `[C, size, size]`."""
         section = self.recipe.image
         seen = evaluation_pixels(
-            image, size=settled(section.size), fit=settled(section.fit), channels=settled(section.channels)
+            image,
+            size=settled(section.size),
+            fit=settled(section.fit),
+            channels=settled(section.channels),
+            keep=settled(section.keep),
+            range=settled(section.range),
         )
         return np.ascontiguousarray(seen.transpose(2, 0, 1))
 
@@ -91,6 +103,40 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
     return Trained(run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes)
 
 
+def load_published(name: str, weights: str = "auto", *, device: str = "auto") -> Trained:
+    """A network with the weights that were published for it, and the images as these were made for: nothing is trained.
+
+    Args:
+        name: of a network of timm or torchvision.
+        weights: `auto` (this machine's caches, then the hub), a file, or a folder.
+        device: where to put it.
+
+    Raises:
+        UsageError: an unknown name, or one that nobody published weights for.
+        DataError: the weights are not here and cannot be fetched, or belong to another network.
+    """
+    described = describe_weights(name) if published(name) else None
+    if described is None:
+        raise UsageError(
+            f"{name!r} is a network that nobody has published weights for.",
+            mend="Find one that has: convsmith models PATTERN.",
+        )
+    found = find_weights(name, weights)
+    image = {
+        "size": described.input_size[-1], "channels": 3, "fit": described.fit, "keep": described.keep, "range": None,
+        "mean": described.mean, "std": described.std,
+    }  # fmt: skip
+    recipe = Recipe.from_layers(
+        {"model": name, "image": image, "weights": {"source": PUBLISHED, "sha256": found.sha256},
+         "train": {"label_smoothing": 0.0}}
+    )  # fmt: skip
+    with untouched():
+        model = load_pretrained(name, found, 3)
+    classes = described.classes or tuple(f"class {index}" for index in range(described.outputs))
+    normalize = Normalize(described.mean, described.std)
+    return Trained(None, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes)
+
+
 def evaluate_on(
     trained: Trained, source: str, *, limit: int | None = None, tell: Listener = silent
 ) -> tuple[dict[str, Any], str]:
@@ -111,7 +157,12 @@ def evaluate_on(
         DataError: a class is not among the network's, or the run has seen all the images.
     """
     run = trained.run
-    dataset = prepare(Data(source=source, limit=limit), tell, divide=False).dataset.with_classes(trained.classes)
+    if run is None:
+        raise UsageError("Only a network of a run is measured.", mend="Train one: convsmith train DATA.")
+    floats = declares_range(trained.recipe)
+    dataset = prepare(
+        Data(source=source, limit=limit, channels=trained.recipe.data.channels), tell, divide=False, floats=floats
+    ).dataset.with_classes(trained.classes)
     fresh, seen = unseen(dataset, recorded_roles(run))
     if not len(fresh):
         raise DataError(

@@ -1,4 +1,4 @@
-"""The sections about how the run was made: training, data, plan, recipe, methods."""
+"""The sections about how the run was made: training, plan, recipe, methods."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from convsmith.diagnosis.evidence import again, passes, steps_per_epoch
 from convsmith.reporting import figures
 from convsmith.reporting.formats import duration, number, sentence, size, some
 from convsmith.reporting.methods import paragraph
-from convsmith.reporting.pictures import class_name
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.templates import Section, fill
 
 POINTS = 300
 ROWS = 100
-NAMED = 50
 UNSEEN = "Tune images were not looked at during training."
 HARDER = "Training images are altered and their labels softened, so their loss lies higher than that of tune images."
-ROLES = {"train": "Training", "tune": "Tune", "test": "Test"}
 
 
 def curves(records: RunRecords) -> Section | None:
@@ -112,65 +109,6 @@ def _curve_rows(records: RunRecords, per_epoch: float | None) -> list[dict[str, 
     listed = [rows[step] for step in sorted(rows)]
     stride = -(-len(listed) // ROWS) or 1
     return listed if stride == 1 else [*listed[:-1:stride], listed[-1]]
-
-
-def data(records: RunRecords) -> Section | None:
-    """What was found in the data, and what was left out."""
-    audit = records.audit
-    manifest = records.manifest.get("data") or {}
-    counts = manifest.get("counts") or audit.get("roles") or {}
-    if not audit and not counts:
-        return None
-    roles = [role for role in ROLES if counts.get(role)]
-    names = list(records.classes or audit.get("classes") or ())
-    table = [(class_name(name, ()), [counts[role].get(name, 0) for role in roles]) for name in names]
-    faults = {key: list(audit.get(key) or ()) for key in ("unreadable", "skipped", "duplicates")}
-    images = audit.get("images") or sum(sum(counts[role].values()) for role in roles)
-    lead = f"{some(images, 'image')} in {some(len(names), 'class', 'classes')}."
-    words = [
-        ("unreadable", "file", "could not be read"),
-        ("skipped", "file", "set aside"),
-        ("duplicates", "picture", "found more than once"),
-    ]
-    told = [f"{some(len(faults[key]), noun)} {text}" for key, noun, text in words if faults[key]]
-    if audit:
-        lead += f" {'; '.join(told)}." if told else " All could be read, and none is there twice."
-    totals = [sum(counts[role].values()) for role in roles]
-    shares = [(f"{ROLES[role]} images", number(total)) for role, total in zip(roles, totals, strict=True)]
-    return Section(
-        "data",
-        "The data",
-        lead,
-        fill(
-            "data", roles=roles, table=table, totals=totals, audit=audit, faults=faults, named=NAMED,
-            facts=[*shares, *_data_facts(records, audit, manifest)],
-        ),
-    )  # fmt: skip
-
-
-def _data_facts(records: RunRecords, audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [("Source", str(manifest["source"]))] if manifest.get("source") else []
-    for side in ("width", "height"):
-        spread = (audit.get("sizes") or {}).get(side)
-        if spread:
-            same = spread["min"] == spread["max"]
-            words = f"{number(spread['min'])} px" if same else (
-                f"{number(spread['min'])} to {number(spread['max'])} px, median {number(spread['median'])}"
-            )  # fmt: skip
-            facts.append((side.capitalize(), words))
-    channels = {"1": "grey", "3": "colour"}
-    found = [f"{some(n, 'image')} {channels.get(key, key)}" for key, n in (audit.get("channels") or {}).items() if n]
-    if found:
-        facts.append(("Colour", ", ".join(found)))
-    shape = records.manifest.get("transform") or {}
-    if shape.get("size"):
-        fit = f", {shape['fit']}" if shape.get("fit") else ""
-        facts.append(
-            ("As the network sees them", f"{shape['size']} px, {some(shape.get('channels', 3), 'channel')}{fit}")
-        )
-    if manifest.get("fingerprint"):
-        facts.append(("Fingerprint", str(manifest["fingerprint"])))
-    return facts
 
 
 def plan(records: RunRecords) -> Section | None:

@@ -1,19 +1,16 @@
-"""The sections about what was measured: figures, classes, confusions, mistakes, calibration."""
+"""The sections about what was measured: findings, figures, classes, calibration."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from convsmith.reporting import figures
-from convsmith.reporting.formats import percent, some
-from convsmith.reporting.pictures import class_name, pictures
+from convsmith.reporting.formats import percent
+from convsmith.reporting.pictures import class_name
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.templates import Section, fill, interval, value
 from convsmith.reporting.words import SPLITS, metric
 
-MATRIX_CLASSES = 20
-MISTAKES_SHOWN = 24
-PAIRS_SHOWN = 8
 ROWS_SHOWN = 20
 SEVERITIES = {"error": "The result cannot be trusted", "warning": "Worth mending", "hint": "Worth knowing"}
 
@@ -105,7 +102,7 @@ def classes(records: RunRecords) -> Section | None:
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
     shown = ordered[:ROWS_SHOWN]
     chart = figures.interval_rows(
-        [(row["name"], row["recall"]) for row in shown], what="Recall", reference=accuracy.get("value")
+        [(row["name"], row["recall"]) for row in shown], what="Recall of each class", reference=accuracy.get("value")
     )
     left = len(ordered) - len(shown)
     return Section(
@@ -114,55 +111,6 @@ def classes(records: RunRecords) -> Section | None:
         lead,
         fill("classes", chart=chart, rows=ordered, left=left, mean=accuracy.get("value")),
     )
-
-
-def confusion(records: RunRecords) -> Section | None:
-    """What each class was taken for."""
-    counts, names = records.measured.get("confusion"), records.classes
-    pairs = [
-        {**pair, "true": class_name(pair["true"], names), "predicted": class_name(pair["predicted"], names)}
-        for pair in records.measured.get("pairs") or ()
-    ]
-    if not counts and not pairs:
-        return None
-    small = bool(counts) and len(names) <= MATRIX_CLASSES
-    lead = "No image was put into a wrong class."
-    if pairs:
-        first = pairs[0]
-        lead = (
-            f"The commonest mistake: “{first['true']}” taken for “{first['predicted']}”, "
-            f"{some(first['count'], 'time')}, which is {percent(first['share'])} of that class."
-        )
-    return Section(
-        "confusions",
-        "What is taken for what",
-        lead,
-        fill(
-            "confusion",
-            chart=figures.confusion_matrix(names, counts) if small and counts else None,
-            classes=names,
-            counts=counts if small else None,
-            pairs=pairs[: PAIRS_SHOWN if small else 3 * PAIRS_SHOWN],
-        ),
-    )
-
-
-def mistakes(records: RunRecords) -> Section | None:
-    """The images the network was most wrongly sure about."""
-    wrong = records.measured.get("mistakes")
-    if not wrong:
-        return None
-    seen = [item for item in wrong if item["id"] in records.thumbnails][:MISTAKES_SHOWN]
-    names = records.classes
-    rows = [
-        {**item, "true": class_name(item["true"], names), "predicted": class_name(item["predicted"], names)}
-        for item in wrong[: 4 * MISTAKES_SHOWN]
-    ]
-    lead = (
-        "The answers that cost most, the worst first. Some of them may be right, and the label wrong: they are the "
-        "quickest way to find mislabelled images."
-    )
-    return Section("mistakes", "The worst mistakes", lead, fill("mistakes", shown=pictures(records, seen), rows=rows))
 
 
 def calibration(records: RunRecords) -> Section | None:

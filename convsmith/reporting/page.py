@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
 
+from convsmith.diagnosis import verdict
 from convsmith.reporting import figures
 from convsmith.reporting.formats import date, fit
 from convsmith.reporting.pictures import Picture, class_name, pictures
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.sections import sections
-from convsmith.reporting.templates import environment, interval, value
-from convsmith.reporting.words import GLOSSARY, SPLITS, metric
+from convsmith.reporting.templates import Section, environment
+from convsmith.reporting.words import GLOSSARY, SPLITS
 
 STRIP = 3
-#: A verdict's kind or tone to the class that colours the first screen; anything else is `mixed`.
-TONES = {"good": "good", "chance": "chance", "small": "small", "unsure": "small", "mixed": "mixed", "partial": "mixed"}
+KINDS = ("good", "partial", "chance", "unsure")
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,22 @@ class Opening:
 
     Args:
         words: the verdict's sentences.
-        tone: good, chance, small or mixed; it sets the colour.
+        kind: the verdict's kind; it sets the colour.
         kicker: what was measured, in a line above the headline.
         bar: the picture of the headline figure, or `None` where there is none.
         bar_title: what the picture shows.
         right, wrong: a few example pictures.
+        data_link: whether there is a section about the data to lead to.
     """
 
     words: Mapping[str, str]
-    tone: str
+    kind: str
     kicker: str
     bar: Markup | None
     bar_title: str
     right: list[Picture]
     wrong: list[Picture]
+    data_link: bool
 
 
 def render(records: RunRecords) -> str:
@@ -54,39 +56,54 @@ def render(records: RunRecords) -> str:
     Args:
         records: the run's records; parts may be missing.
     """
-    style = resources.files("convsmith.reporting").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    return environment().get_template("page.html").render(
-        records=records,
-        opening=opening(records),
-        sections=sections(records),
-        glossary=GLOSSARY,
-        made=date(records.manifest.get("created", "")),
-        style=Markup(style),
-        digest=digest,
+    shown = sections(records)
+    return page(
+        "page.html", kind="run report", name=records.name, made=date(records.manifest.get("created", "")),
+        opening=opening(records, shown), sections=shown,
     )  # fmt: skip
 
 
-def opening(records: RunRecords) -> Opening:
-    """Choose what the first screen shows; without a verdict it states the plain figure, and claims nothing more."""
-    words = {"headline": "", "certainty": "", "fails": "", "trust": "", "next": "", "command": ""}
-    words |= {key: str(text) for key, text in (records.verdict or _plain_verdict(records)).items() if text is not None}
-    words["certainty"] = words["certainty"] or words.get("right", "")
-    tone = TONES.get(words.get("tone") or words.get("kind", ""), "mixed")
+def page(template: str, **values: Any) -> str:
+    """Return a whole page: a template that extends `base.html`, with the style and its digest for the content policy.
+
+    Args:
+        template: its file.
+        values: `kind` of page, `name` of what it shows, `made` (a date), `sections`, and what the template needs.
+    """
+    style = resources.files("convsmith.reporting").joinpath("page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    return environment().get_template(template).render(
+        glossary=GLOSSARY, style=Markup(style), digest=digest, **values
+    )  # fmt: skip
+
+
+def opening(records: RunRecords, shown: Sequence[Section]) -> Opening:
+    """Choose what the first screen shows; records without a verdict are judged now.
+
+    Args:
+        records: the run's records.
+        shown: the sections of the page.
+    """
+    known = records.verdict or verdict(records.results, audit=records.audit, run=records.folder).to_json()
+    words = dict.fromkeys(("headline", "right", "fails", "trust", "data", "next", "command"), "")
+    words |= {key: str(text) for key, text in known.items() if text is not None}
+    kind = words.get("kind", "")
     accuracy = (records.measured.get("metrics") or {}).get("accuracy") or {}
+    kind = kind if kind in KINDS else "unknown"
     bar = None
     if accuracy.get("value") is not None:
-        bar = figures.interval_bar(accuracy, marks=_marks(records), tone=tone)
+        bar = figures.interval_bar(accuracy, marks=_marks(records), kind=kind)
     wrong = [item for item in records.measured.get("mistakes") or () if item["id"] in records.thumbnails]
     right = [item for item in records.examples if item["id"] in records.thumbnails]
     return Opening(
         words=words,
-        tone=tone,
+        kind=kind,
         kicker=_kicker(records),
         bar=bar,
         bar_title="Share of images given their right class, with its 95 % interval, and what it has to beat",
         right=[picture for picture in pictures(records, _varied(right)) if picture.address],
         wrong=[picture for picture in pictures(records, _varied(wrong)) if picture.address],
+        data_link=any(section.id == "data" for section in shown),
     )
 
 
@@ -119,26 +136,3 @@ def _marks(records: RunRecords) -> list[tuple[str, float]]:
     if chance is not None and (usual is None or abs(usual - chance) > 0.0005):
         marks.append(("Guessing", chance))
     return marks
-
-
-def _plain_verdict(records: RunRecords) -> dict[str, str]:
-    if not records.measured:
-        command = f"convsmith evaluate {records.folder}"
-        return {
-            "headline": "This run holds no results yet.",
-            "certainty": "Nothing has been measured, so nothing can be said about what the network gets right.",
-            "next": "Finish the run, or measure the network as it is.",
-            "command": command,
-            "tone": "mixed",
-        }
-    measured = records.measured.get("metrics") or {}
-    name = "accuracy" if "accuracy" in measured else next(iter(measured), "")
-    if not name:
-        return {"headline": "The results hold no figures.", "tone": "mixed"}
-    estimate, unit = measured[name], metric(name).unit
-    known = estimate.get("low") is not None and estimate.get("value") is not None
-    return {
-        "headline": f"{metric(name).title}: {value(estimate, unit)}",
-        "certainty": f"The 95 % interval is {interval(estimate, unit)}." if known else "",
-        "tone": "mixed",
-    }

@@ -27,10 +27,15 @@ class RunRecords:
         recipe_text: `recipe.yaml` as it stands.
         log: the events of `log.jsonl` in order.
         findings: the findings, the most pressing first.
-        verdict: the first screen's sentences: `headline`, `certainty` (or `right`), `fails`, `trust`, `next`,
-            `command`, and its `tone` (or `kind`).
+        verdict: the first screen's sentences, the fields of `diagnosis.Verdict`.
         thumbnails: image id to the bytes of a PNG or JPEG of at most 160 px.
         examples: images the network got right, for the first screen: `id`, `true`, `predicted`, `probability`.
+        probe: `probe.json`: the linear probe on frozen features, and what the network gains on it.
+        learning_curve: `learning_curve.json`: accuracy against the number of training images.
+        cells: of a cell of the confusion matrix `true`, `predicted`, `n` and a few `ids`.
+        maps: `evidence/maps.json`: `method`, `source`, `layer` and `maps`, each of `id`, `true`, `predicted`,
+            `probability`, `file`.
+        map_pictures: a map's `file` to the bytes of its PNG, of at most 160 px.
     """
 
     name: str
@@ -46,6 +51,11 @@ class RunRecords:
     verdict: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    learning_curve: Mapping[str, Any] = field(default_factory=dict)
+    cells: Sequence[Mapping[str, Any]] = ()
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    map_pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def headline_split(self) -> str:
@@ -84,6 +94,8 @@ def read_records(folder: Path, *, verdict: Mapping[str, Any] | None = None) -> R
     text = _text(folder / "recipe.yaml")
     findings = _json(folder / "findings.json")
     evidence = folder / "evidence"
+    maps = _json(evidence / "maps.json")
+    files = {str(item["file"]): str(item["file"]) for item in maps.get("maps") or ()}
     return RunRecords(
         name=folder.name,
         path=str(folder),
@@ -96,8 +108,13 @@ def read_records(folder: Path, *, verdict: Mapping[str, Any] | None = None) -> R
         results=_json(folder / "results.json"),
         findings=tuple(findings.get("findings") or ()),
         verdict=verdict or findings.get("verdict") or {},
-        thumbnails=_thumbnails(evidence),
+        thumbnails=_pictures(evidence, _json(evidence / "thumbnails.json")),
         examples=tuple(_json(evidence / "examples.json").get("examples") or ()),
+        probe=_json(folder / "probe.json"),
+        learning_curve=_json(folder / "learning_curve.json"),
+        cells=tuple(_json(evidence / "cells.json").get("cells") or ()),
+        maps=maps,
+        map_pictures=_pictures(evidence, files),
     )
 
 
@@ -142,9 +159,10 @@ def _lines(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(events)
 
 
-def _thumbnails(evidence: Path) -> dict[str, bytes]:
+def _pictures(evidence: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read small pictures that lie inside a folder; names that lead out of it, or to large files, are left out."""
     pictures = {}
-    for key, name in _json(evidence / "thumbnails.json").items():
+    for key, name in names.items():
         file = evidence / str(name)
         inside = file.resolve().is_relative_to(evidence.resolve())
         if inside and file.is_file() and file.stat().st_size <= MAX_THUMBNAIL_BYTES:

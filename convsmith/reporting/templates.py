@@ -32,8 +32,14 @@ class Section:
 
 
 def fill(macro: str, **values: Any) -> Markup:
-    """Return a macro of `sections.html` filled with values; text is cleaned and escaped, `Markup` is taken as it is."""
-    return Markup(getattr(environment().get_template("sections.html").module, macro)(**values))
+    """Return a macro filled with values; text is cleaned and escaped, `Markup` is taken as it is.
+
+    Args:
+        macro: a macro of `sections.html`, or `file:macro` for one of `file.html`.
+        values: the macro's arguments.
+    """
+    file, _, name = macro.rpartition(":")
+    return Markup(getattr(environment().get_template(f"{file or 'sections'}.html").module, name)(**values))
 
 
 @functools.cache

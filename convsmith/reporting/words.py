@@ -54,6 +54,23 @@ GLOSSARY = {
     "f1": Term("F1", "One figure for precision and recall (their harmonic mean): low if either is."),
     "confusion": Term("Confusion matrix", "A table of what each class was taken for; mistakes lie off the diagonal."),
     "calibration": Term("Calibration", "Whether “90 % sure” is right 90 times in 100."),
+    "probe": Term(
+        "Linear probe",
+        "One layer trained by itself: on what a network made for other images sees in them, or on the pixels.",
+    ),
+    "paired": Term("Paired gain", "How much better one way is than another, measured on the very same images."),
+    "slice": Term("Slice", "The images that share a trait, such as the dark ones, looked at by themselves."),
+    "grad-cam": Term(
+        "Grad-CAM", "A coarse map of the regions of an image that raised the score of the network's answer."
+    ),
+    "learning-curve": Term(
+        "Learning curve", "How often the network is right when it learns from a part of the images: a half, a quarter."
+    ),
+    "leak": Term("Leak", "An image, or one nearly equal, that is both learned from and measured on."),
+    "near": Term(
+        "Near duplicates", "Pictures that are the same but for size, compression, a crop, brightness or mirroring."
+    ),
+    "group": Term("Group", "The images of one thing, such as a donor, a part or a film; they are kept together."),
     "loss": Term("Loss", "The number training makes small; on training images it includes what augmentation adds."),
     "rate": Term("Learning rate", "How far each step of training moves the network's weights."),
     "epoch": Term("Epoch", "One pass over all training images."),

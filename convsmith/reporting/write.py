@@ -24,7 +24,10 @@ def write_report(run: RunFolder) -> Path:
     """
     run.read_json("results.json")  # without it there is nothing to report
     known = read_records(run.path)
-    evidence = Evidence(known.results, known.log, known.plan, known.manifest, known.audit, known.recipe, str(run.path))
+    evidence = Evidence(
+        known.results, known.log, known.plan, known.manifest, known.audit, known.recipe, str(run.path), known.probe,
+        known.learning_curve,
+    )  # fmt: skip
     findings = diagnose(evidence)
     roles = {row["id"]: row["role"] for row in csv.DictReader(io.StringIO(run.read_text("split.csv")))}
     words = verdict(known.results, findings, audit=known.audit, roles=roles, run=str(run.path))

@@ -7,6 +7,7 @@ from convsmith.training.optimizers import OPTIMIZERS
 from convsmith.training.processes import SINGLE, Processes, joined, leave
 from convsmith.training.random_state import seed_all, untouched
 from convsmith.training.schedules import SCHEDULES, Schedule
+from convsmith.training.transfer import LinearHead, fit_head, norms, scale_rates
 
 __all__ = [
     "OPTIMIZERS",
@@ -15,14 +16,18 @@ __all__ = [
     "Average",
     "Checkpoint",
     "Event",
+    "LinearHead",
     "Loop",
     "Processes",
     "Schedule",
     "Writer",
+    "fit_head",
     "joined",
     "last_checkpoint",
     "leave",
     "load_weights",
+    "norms",
+    "scale_rates",
     "seed_all",
     "untouched",
 ]

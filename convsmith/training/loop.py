@@ -66,6 +66,7 @@ class Loop:
         clip: largest norm of a group's gradient, or None for none.
         precision: `bfloat16` runs forward passes under autocast; weights and updates stay float32.
         report_every, tune_every, checkpoint_every: steps between events of these kinds; 0 is never.
+        frozen: modules that stay in inference mode, so that norms among them keep their running statistics.
         trace: from a batch to lists, one item an image, for a `batch` event each step; for debugging and tests.
         processes: the other processes of the run.
     """
@@ -86,6 +87,7 @@ class Loop:
         report_every: int = 50,
         tune_every: int = 0,
         checkpoint_every: int = 0,
+        frozen: Iterable[nn.Module] = (),
         trace: Callable[[Batch], Mapping[str, list[Any]]] | None = None,
         processes: Processes = SINGLE,
     ) -> None:
@@ -101,6 +103,7 @@ class Loop:
         self.average = Average(model, average) if average is not None else None
         self.clip = clip
         self.every: dict[Kind, int] = {"progress": report_every, "tune": tune_every, "checkpoint": checkpoint_every}
+        self.frozen = tuple(frozen)
         self.trace = trace
         self.processes = processes
         self.step = 0
@@ -146,6 +149,8 @@ class Loop:
         if self.total is None:
             self.total = (self.epochs or 0) * length
         self.model.train()
+        for module in self.frozen:
+            module.eval()
         self._sums.start()
         try:
             while self.step < self.total and not self._stopping():

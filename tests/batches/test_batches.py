@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convsmith.batches import Augment, Batches, Flip, Normalize, Shift, join_digests, permutation
+from convsmith.batches import Augment, Batches, Flip, Normalize, Shift, permutation
 from convsmith.errors import UsageError
 
 NORMALIZE = Normalize((0.5,), (0.25,))
@@ -48,7 +48,8 @@ def test_draws_and_pixels_are_the_same_for_any_process_count(world):
             if not part.borrowed:
                 parts.append((augment(part), augment.digest(part.keys)))
         assert torch.equal(torch.cat([part.images for part, _ in parts]), expected.images)
-        assert join_digests(digest for _, digest in parts) == whole.digest(expected.keys)
+        total = sum(int(digest, 16) for _, digest in parts) % 2**64
+        assert total == int(whole.digest(expected.keys), 16)
 
 
 def test_any_step_can_be_asked_for_in_any_order():
@@ -59,13 +60,53 @@ def test_any_step_can_be_asked_for_in_any_order():
     assert given_forwards == given_backwards
 
 
-def test_the_state_is_three_integers_that_name_the_next_batch():
-    batches = make(40, batch_size=16, seed=5)
-    assert batches.state == (5, 0, 0)
-    batches.at(0, 0)
-    assert batches.state == (5, 0, 1)
-    batches.at(0, len(batches) - 1)
-    assert batches.state == (5, 1, 0)
+def skewed(rank=0, world=1, **options):
+    """300 images of 200, 80, 17 and 3 a class, drawn so that the classes are seen alike."""
+    targets = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [200, 80, 17, 3]))
+    weights = 1 / np.bincount(targets)[targets]
+    images = np.arange(300, dtype=np.uint16).view(np.uint8).reshape(300, 2, 1, 1)
+    options = {"batch_size": 64, "seed": 5, "weights": weights, **options}
+    return Batches(images, targets, [str(i) for i in range(300)], rank=rank, world=world, **options)
+
+
+def test_batches_drawn_by_weight_show_every_class_alike_and_keep_the_length_of_an_epoch():
+    batches = skewed()
+    for epoch in range(3):
+        targets = torch.cat([batches.at(epoch, step).targets for step in range(len(batches))])
+        assert torch.bincount(targets).tolist() == [75, 75, 75, 75]
+
+
+def test_weights_change_what_is_seen_and_nothing_else_about_batches():
+    plain, weighted = skewed(weights=None), skewed()
+    for step in range(len(plain)):
+        assert np.array_equal(plain.at(2, step).keys, weighted.at(2, step).keys)
+        assert plain.at(2, step).ids != weighted.at(2, step).ids
+    batch = weighted.at(2, 0)
+    assert batch.images.numpy().reshape(-1, 2).view(np.uint16)[:, 0].tolist() == batch.indices.tolist()
+    assert torch.equal(batch.targets, weighted.targets[torch.from_numpy(batch.indices)])
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_batches_drawn_by_weight_are_the_same_after_a_resume_and_for_any_process_count(world):
+    whole = skewed()
+    for epoch, step in [(3, 2), (0, 0), (3, 4), (1, 1)]:
+        fresh = [skewed(rank, world).at(epoch, step) for rank in range(world)]
+        assert [name for batch in fresh if not batch.borrowed for name in batch.ids] == list(whole.at(epoch, step).ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"weights": np.ones(299)}, r"300 images are float64 of shape \(299,\)"),
+        ({"weights": np.full(300, -1.0)}, "one number from 0"),
+        ({"weights": np.full(300, np.nan)}, "one number from 0"),
+        ({"weights": np.zeros(300)}, "not all may be 0"),
+        ({"shuffle": False}, "cannot come in their own order"),
+    ],
+)
+def test_weights_that_cannot_be_drawn_by_are_refused(options, says):
+    with pytest.raises(UsageError, match=says):
+        skewed(**options)
 
 
 def test_without_shuffling_every_epoch_follows_the_data():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from convsmith.batches import Crop, Flip, Geometry, Keys, Rotation, Shift, VerticalFlip, Zoom, keys_of
+from convsmith.batches import Crop, Flip, Geometry, Keys, QuarterTurn, Rotation, Shift, VerticalFlip, Zoom, keys_of
 from convsmith.errors import UsageError
 
 NUMPY_MODE = {"reflect": "reflect", "zero": "constant", "replicate": "edge"}
@@ -69,6 +69,48 @@ def test_flips_and_shifts_in_any_order_are_each_done_in_turn(border, order):
             axis = 3 if isinstance(motion, Flip) else 2
             expected = np.where(drawn["flipped"][:, None, None, None], np.flip(expected, axis), expected)
     assert np.array_equal(together.numpy(), expected)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_quarter_turn_is_torch_rot90_bit_for_bit(size, turns):
+    images = random_images(3, 3, size, size)
+    turned, masks = QuarterTurn().apply(images, images[:, 0].long(), {"turns": np.full(3, turns)})
+    assert turned.dtype == torch.uint8
+    assert torch.equal(turned, torch.rot90(images, turns, (2, 3)))
+    assert torch.equal(masks, torch.rot90(images[:, 0].long(), turns, (1, 2)))
+
+
+def test_the_four_turns_are_equally_likely_and_the_two_of_a_picture_that_is_not_square():
+    turn = QuarterTurn()
+    turns = turn.draw(Keys(keys_of(0, 0, 8000), 1))["turns"]
+    assert np.abs(np.bincount(turns, minlength=4) / 8000 - 0.25).max() < 0.0194  # four deviations
+    images = random_images(1, 1, 4, 6).expand(8000, 1, 4, 6)
+    turned = turn.apply(images, LABELS, {"turns": turns})[0]
+    same, half = ((turned == picture).flatten(1).all(1) for picture in (images, images.flip(2, 3)))
+    assert torch.all(same | half)
+    assert abs(half.float().mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero", "replicate"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_turns_flips_and_shifts_in_any_order_are_each_done_in_turn(border, order):
+    motions = [[Flip(), VerticalFlip(), Shift(2, border), QuarterTurn()][i] for i in order]
+    images, keys = random_images(80, 3, 6, 6), Keys(keys_of(1, 0, 80), 4)
+    geometry = Geometry(motions, 6, 6)
+    assert geometry.exact
+    expected = images
+    for motion in motions:
+        expected = motion.apply(expected, LABELS, motion.draw(keys))[0]
+    assert torch.equal(geometry.apply(images, LABELS, geometry.draw(keys))[0], expected)
+
+
+def test_a_quarter_turn_among_interpolating_motions_is_the_same_turn():
+    images, keys = random_images(50, 1, 9, 9), Keys(keys_of(0, 0, 50))
+    exact, general = QuarterTurn(), Geometry([QuarterTurn(), Rotation(0)], 9, 9)
+    expected = exact.apply(images, LABELS, exact.draw(keys))[0].float()
+    assert not torch.equal(expected, images.float())
+    assert torch.allclose(general.apply(images, LABELS, general.draw(keys))[0], expected, atol=2e-3)
 
 
 def test_a_flip_is_torch_flip():
@@ -151,7 +193,7 @@ def test_geometry_is_equivariant_to_flips():
 
 @pytest.mark.parametrize(
     "motions",
-    [[Flip(), Shift(2)], [VerticalFlip(), Rotation(30), Zoom()], [Crop(), Flip()]],
+    [[Flip(), QuarterTurn(), Shift(2)], [VerticalFlip(), Rotation(30), Zoom()], [Crop(), Flip()]],
     ids=["exact", "turn", "crop"],
 )
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
@@ -185,6 +227,7 @@ def test_labels_and_soft_labels_are_left_alone():
         (lambda: Shift(1, "wrap"), "border is 'wrap'.*reflect, zero, replicate"),
         (lambda: Flip(1.5), r"p is 1.5, but must be in \[0, 1\]"),
         (lambda: VerticalFlip(-0.5), r"p is -0.5"),
+        (lambda: QuarterTurn(2.0), "p is 2.0"),
         (lambda: Rotation(270), "degrees is 270"),
         (lambda: Zoom((1.2, 0.8)), r"factor is \(1.2, 0.8\)"),
         (lambda: Crop(scale=(0.0, 1.0)), "scale"),

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from convsmith.batches import operation_id, permutation, philox, rank_span, span, steps_per_epoch
+from convsmith.batches import balanced, operation_id, permutation, philox, rank_span, span, steps_per_epoch
 from convsmith.errors import UsageError
 
 SIZES = st.integers(1, 200)
@@ -96,3 +96,45 @@ def test_impossible_shares_are_refused_with_the_values(call, says):
 def test_fewer_than_eight_images_may_form_a_batch_of_any_size():
     assert steps_per_epoch(5, 3) in (1, 2)
     assert span(0, 5, 5) == (0, 5)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(0, 2**64 - 1), st.integers(0, 9))
+def test_a_balanced_epoch_shows_classes_alike_and_repeats_whole_times(counts, seed, epoch):
+    classes = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    n, k = len(classes), len(counts)
+    order = balanced(1 / np.bincount(classes)[classes], classes, seed=seed, epoch=epoch)
+    assert len(order) == n
+    assert np.abs(np.bincount(classes[order], minlength=k) - n / k).max() <= 1 + 1e-9
+    copies = np.bincount(order, minlength=n)
+    for label, count in enumerate(counts):
+        own = copies[classes == label]
+        assert own.max() - own.min() <= 1
+        assert np.abs(own - n / k / count).max() < 1 + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=50), st.integers(0, 99))
+def test_any_weights_give_each_image_the_whole_number_below_or_above_what_it_is_worth(weights, seed):
+    weights = np.array([*weights, 1.0])
+    order = balanced(weights, np.zeros(len(weights), np.int64), seed=seed, epoch=0)
+    copies, expected = np.bincount(order, minlength=len(weights)), len(weights) * weights / weights.sum()
+    assert len(order) == len(weights)
+    assert np.abs(copies - expected).max() < 1 + 1e-9
+    assert copies[weights == 0].sum() == 0
+
+
+def test_over_many_epochs_each_image_comes_as_often_as_its_weight_says():
+    classes = np.repeat([0, 1, 2], [30, 7, 3])
+    weights = 1 / np.bincount(classes)[classes]
+    total = sum(np.bincount(balanced(weights, classes, seed=3, epoch=e), minlength=40) for e in range(2000))
+    expected = 2000 * 40 / 3 / np.bincount(classes)[classes]
+    assert np.abs(total / expected - 1).max() < 0.1  # 889 copies of each of the thirty, give or take 22
+
+
+def test_a_balanced_order_is_shuffled_and_another_one_in_each_epoch():
+    classes = np.repeat([0, 1], [90, 10])
+    orders = [balanced(1 / np.bincount(classes)[classes], classes, seed=0, epoch=e) for e in range(2)]
+    assert not np.array_equal(*orders)
+    assert all(20 <= classes[order[:50]].sum() <= 30 + 5 for order in orders)
+    assert np.array_equal(orders[0], balanced(1 / np.bincount(classes)[classes], classes, seed=0, epoch=0))

@@ -18,7 +18,7 @@ def measured(table, split="test", majority=0, names=None):
     logits = np.where(np.arange(k) == predicted[:, None], 3.0, 0.0).astype(np.float32)
     classes = names or tuple(f"kind {i}" for i in range(k))
     ids = [f"{split}/{i:04}" for i in range(len(targets))]
-    made = Predictions(ids, targets, logits, np.zeros((len(ids), 32), np.uint8), classes, split)
+    made = Predictions(np.array(ids), targets, logits, np.zeros((len(ids), 32), np.uint8), classes, split)
     return evaluate(made, majority=majority)
 
 
@@ -49,7 +49,10 @@ def annealed_log(losses, steps_per_record=10, peak=0.3):
     return records
 
 
-def run(splits, *, log=(), counts=None, recipe=None, plan=None, folder="runs/first", **manifest):
+def run(
+    splits, *, log=(), counts=None, recipe=None, plan=None, audit=None, probe=None, learning_curve=None,
+    folder="runs/first", **manifest,
+):  # fmt: skip
     return Evidence(
         results=splits,
         log=log,
@@ -57,4 +60,7 @@ def run(splits, *, log=(), counts=None, recipe=None, plan=None, folder="runs/fir
         manifest={"data": {"source": "digits", "counts": {"train": counts or {}}}, **manifest},
         recipe=recipe or {"train": {"epochs": 10}, "augment": {"preset": "none"}},
         run=folder,
+        audit=audit or {},
+        probe=probe or {},
+        learning_curve=learning_curve or {},
     )

@@ -168,7 +168,9 @@ def test_every_finding_is_complete_and_travels_as_json():
         *diagnose(run(results(train=even(200, 130), tune=even(100, 65)), log=log)),
         *diagnose(run(results(tune=[[495, 5], [2, 18]]), counts={"kind 0": 1980, "kind 1": 80})),
     ]
-    assert {finding.rule for finding in everything} == set(RULES)
+    others = {"leak", "label-conflicts", "suspected-groups", "fine-tuning-did-not-help", "weak-slice"}
+    others |= {"more-images-would-help", "more-images-will-not-help-much"}  # of test_data_rules and test_gain_rules
+    assert {finding.rule for finding in everything} == set(RULES) - others
     for finding in everything:
         assert json.loads(json.dumps(finding.to_json(), allow_nan=False))["rule"] == finding.rule
         assert finding.says

@@ -57,7 +57,7 @@ def test_a_run_at_chance_level_claims_nothing():
 def test_a_tiny_test_set_asks_for_more_pictures_whatever_the_figure():
     found = judged(**TINY)
     assert found.headline == "Too few test pictures to say how good it is: there are only 40."
-    assert found.trust.startswith("No: 40 pictures leave 26 points")
+    assert found.trust.startswith("Not sure: 40 pictures leave 26 points")
     assert "about 290 would fix" in found.next
     perfect = judged(test=even(2, 2))
     assert perfect.kind == "unsure"

@@ -1,10 +1,11 @@
 """A run's figures come anew from its records, and only from those of a run that came to its end."""
 
+import numpy as np
 import pytest
 from made_predictions import predictions, saved
 
 from convsmith.errors import RunError, UsageError
-from convsmith.evaluation import commonest_class, evaluate, rescore
+from convsmith.evaluation import Answers, commonest_class, evaluate, rescore, scored_without, slices
 from convsmith.run_folder import EventLog, RunFolder
 
 
@@ -26,6 +27,21 @@ def test_the_figures_are_those_of_the_recorded_predictions_with_groups_and_basel
     expected = evaluate(predictions(), majority=2, groups=groups)
     assert results["splits"] == {"test": expected}
     assert expected["metrics"]["accuracy"]["n"] == (40 if groups else 300)
+
+
+def test_facts_beside_the_predictions_are_scored_and_come_anew_from_the_file(tmp_path):
+    run, made = make_run(tmp_path), predictions()
+    facts = {name: np.random.default_rng(0).random(300) for name in ("brightness", "aspect")}
+    leaked = np.arange(300) % 10 == 0
+    arrays = {name: getattr(made, name) for name in ("ids", "targets", "logits", "pixels")}
+    groups = tuple(f"patient {i % 40}" for i in range(300))
+    Answers({**arrays, **facts, "leaked": leaked}, made.classes, groups=groups).save(run.predictions / "test.npz")
+    found = rescore(run)["splits"]["test"]
+    assert found.pop("slices") == slices(made, facts, groups)
+    assert found.pop("without_leaks") == scored_without(made, made.ids[leaked].tolist(), groups)
+    assert found == evaluate(made, majority=2, groups=groups)
+    Answers({**arrays, "leaked": ~(leaked | True)}, made.classes).save(run.predictions / "test.npz")
+    assert rescore(run)["splits"]["test"] == evaluate(made, majority=2)
 
 
 @pytest.mark.parametrize("kinds", [(), ("started", "epoch"), ("finished", "resumed")])

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from convsmith.errors import DataError
-from convsmith.images import Dataset, SourceNotes, audit, open_source, pixel_hash
+from convsmith.images import FORMS_SEEN, Dataset, SourceNotes, audit, open_source, pixel_hash
+from convsmith.images.examine import SIDE
+
+REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet-check-63"
 
 
 def test_a_clean_folder_is_described_and_fingerprinted(flowers):
@@ -26,6 +33,9 @@ def test_a_clean_folder_is_described_and_fingerprinted(flowers):
         "unreadable": [],
         "skipped": [],
         "duplicates": [],
+        "label_conflicts": [],
+        "forms": {},
+        "remembered": 0,
         "notes": [],
     }
     assert json.loads(json.dumps(record)) == record
@@ -65,6 +75,7 @@ def test_copies_are_found_across_formats_and_wrong_labels_said(flowers, paint):
     paint("flowers/tulip/same.bmp", seed=1)
     _, record = audit(*open_source(flowers))
     assert record["duplicates"] == [["rose/00.png", "rose/copy.png"], ["rose/01.png", "tulip/same.bmp"]]
+    assert record["label_conflicts"] == [["rose/01.png", "tulip/same.bmp"]]
     assert any("different labels" in note and "rose/01.png = tulip/same.bmp" in note for note in record["notes"])
 
 
@@ -136,3 +147,138 @@ def test_the_same_pictures_as_files_and_as_arrays_have_the_same_fingerprint(flow
     images = np.stack([files.read(i) for i in range(len(files))])
     arrays, _ = audit(Dataset.from_arrays(images, files.targets, files.classes, ids=files.ids))
     assert arrays.fingerprint == files.fingerprint
+
+
+def test_the_scan_says_of_every_picture_what_an_independent_look_says(flowers, paint):
+    paint("flowers/rose/large.jpg", seed=9, size=(500, 375), quality=90)
+    paint("flowers/rose/grey.png", seed=8, size=(40, 35), mode="L")
+    (flowers / "rose/02.png").write_bytes(b"")
+    clean, _ = audit(*open_source(flowers), memory=False)
+    scan = clean.scan
+    assert [(array.dtype, len(array)) for array in vars(scan).values()] == [
+        (np.dtype(kind), 41) for kind in ("int32", "float32", "float32", "uint8", "uint32", "int64")
+    ]
+    for i, name in enumerate(clean.ids):
+        image = clean.read(i)
+        luma = image.astype(float) @ ((0.299, 0.587, 0.114) if image.shape[2] == 3 else (1.0,))
+        factor = max(1, min(luma.shape) // SIDE)
+        rows, columns = (np.arange(0, side, factor) for side in luma.shape)
+        sums = np.add.reduceat(np.add.reduceat(luma, rows, 0), columns, 1)
+        counts = np.outer(np.diff([*rows, luma.shape[0]]), np.diff([*columns, luma.shape[1]]))
+        laplacian = ndimage.laplace(sums / counts)[1:-1, 1:-1]
+        assert tuple(scan.shapes[i]) == image.shape
+        assert scan.brightness[i] == pytest.approx(luma.mean() / 255, abs=2 / 255)
+        assert scan.sharpness[i] == pytest.approx(laplacian.var(), rel=0.02)
+        assert scan.bytes[i] == (flowers / name).stat().st_size
+    large = clean.ids.index("rose/large.jpg")
+    assert scan.sketches[large].any()
+
+
+def test_the_scan_stays_beside_its_pictures_when_some_are_chosen(flowers, paint):
+    paint("flowers/rose/large.jpg", seed=9, size=(90, 75), quality=90)
+    clean, _ = audit(*open_source(flowers))
+    part = clean.select([40, 3, 20])
+    for name, values in vars(clean.scan).items():
+        assert np.array_equal(getattr(part.scan, name), values[[40, 3, 20]])
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL.is_dir(), reason="the shared photos (../shared/data/imagenet-check-63) are not here")
+def test_a_blurred_photo_is_less_sharp_and_its_size_matters_little(tmp_path):
+    for path in sorted(REAL.iterdir())[:12]:
+        with Image.open(path) as photo:
+            square = photo.convert("RGB").resize((800, 800))
+        for name, image in {
+            "plain": square,
+            "blurred": square.filter(ImageFilter.GaussianBlur(12)),
+            "smaller": square.resize((600, 600)),
+        }.items():
+            (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "root" / name / f"{path.stem}.png")
+    clean, _ = audit(*open_source(tmp_path / "root"))
+    sharpness = {name: clean.scan.sharpness[clean.targets == k] for k, name in enumerate(clean.classes)}
+    assert (sharpness["blurred"] < 0.6 * sharpness["plain"]).all()
+    assert np.median(sharpness["smaller"] / sharpness["plain"]) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("kind", ["digits", "colour"])
+def test_pictures_in_memory_are_scanned_like_the_same_pictures_in_files(kind, tmp_path):
+    if kind == "digits":
+        dataset = open_source("digits", limit=30)[0]
+    else:
+        images = np.random.default_rng(0).integers(0, 256, (6, 210, 50, 3), np.uint8)
+        dataset = Dataset.from_arrays(images, [0, 1] * 3, ("0", "1"))
+    for i in range(len(dataset)):
+        path = tmp_path / "root" / dataset.classes[dataset.targets[i]] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dataset.read(i).squeeze()).save(path)
+    arrays, _ = audit(dataset)
+    files, _ = audit(*open_source(tmp_path / "root"))
+    order = [int(name[-6:-4]) for name in files.ids]
+    for name in ("shapes", "brightness", "sharpness", "sketches"):
+        assert np.array_equal(getattr(arrays.scan, name)[order], getattr(files.scan, name))
+    assert (arrays.scan.bytes == [dataset.read(i).size for i in range(len(dataset))]).all()
+    assert not arrays.scan.forms.any()
+
+
+def test_the_forms_are_counted_with_their_rule_and_paths(flowers, paint):
+    paint("flowers/rose/grey.png", mode="L", seed=3)
+    paint("flowers/rose/odd.jpg", seed=4, format="PNG")
+    film = [Image.fromarray(np.full((9, 9), value, np.uint8)) for value in (0, 255)]
+    film[0].save(flowers / "tulip/film.webp", save_all=True, append_images=film[1:], lossless=True)
+    clean, record = audit(*open_source(flowers))
+    assert {name: (form["n"], form["paths"]) for name, form in record["forms"].items()} == {
+        "animated": (1, ["tulip/film.webp"]),
+        "grey": (1, ["rose/grey.png"]),
+        "misnamed": (1, ["rose/odd.jpg"]),
+    }
+    assert all(form["rule"] == FORMS_SEEN[name] for name, form in record["forms"].items())
+    bits = {name: 1 << k for k, name in enumerate(FORMS_SEEN)}
+    assert clean.scan.forms[clean.ids.index("rose/odd.jpg")] == bits["misnamed"]
+    assert "1 animation(s), such as tulip/film.webp: the first frame is taken." in record["notes"]
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_more_paths_than_fifty_are_only_counted(paint, tmp_path):
+    for i in range(60):
+        paint(f"grey/{'ab'[i % 2]}/{i:02d}.png", mode="L", seed=i)
+    form = audit(*open_source(tmp_path / "grey"))[1]["forms"]["grey"]
+    assert (form["n"], len(form["paths"])) == (60, 50)
+
+
+def test_what_waits_for_a_choice_is_left_out_and_the_choice_named(flowers):
+    Image.fromarray(np.eye(5, dtype=np.float32)).save(flowers / "rose/deep.tiff")
+    pages = [Image.new("L", (5, 5), value) for value in (1, 2)]
+    pages[0].save(flowers / "rose/pages.tiff", save_all=True, append_images=pages[1:])
+    dataset, notes = open_source(flowers)
+    clean, record = audit(dataset, notes)
+    assert len(clean) == 40
+    assert "2 unreadable image(s) left out, such as rose/deep.tiff." in record["notes"]
+    assert any("rose/deep.tiff" in note and "--set image.range=[LOW,HIGH]" in note for note in record["notes"])
+    assert any("rose/pages.tiff" in note and "--set data.channels=[0]" in note for note in record["notes"])
+    picked, record = audit(replace(dataset, pixels=replace(dataset.pixels, pick=(0,))), floats=True)
+    assert len(picked) == 42
+    assert set(record["forms"]) == {"float", "grey"}
+    assert record["unreadable"] == []
+
+
+def test_where_all_wait_for_a_choice_the_error_names_it(tmp_path):
+    for name in "ab":
+        (tmp_path / "root" / name).mkdir(parents=True)
+        Image.fromarray(np.eye(5, dtype=np.float32)).save(tmp_path / "root" / name / "1.tiff")
+    with pytest.raises(DataError, match="floating point") as caught:
+        audit(*open_source(tmp_path / "root"))
+    assert "--set image.range=[LOW,HIGH]" in caught.value.mend
+
+
+def test_deep_pictures_are_scanned_by_their_own_range(tmp_path):
+    values = np.random.default_rng(0).integers(300, 900, (50, 40), np.uint16)
+    for name in "ab":
+        (tmp_path / "root" / name).mkdir(parents=True)
+        Image.fromarray(values + (name == "b")).save(tmp_path / "root" / name / "1.png")
+    clean, record = audit(*open_source(tmp_path / "root"))
+    assert record["forms"]["16-bit"]["n"] == 2
+    assert clean.read(0).dtype == np.uint16
+    assert clean.scan.brightness == pytest.approx([values.mean() / 65535, (values.mean() + 1) / 65535])
+    assert clean.scan.sharpness[0] > 100
+    assert clean.hashes[0].tobytes() == pixel_hash(clean.read(0)) != clean.hashes[1].tobytes()

@@ -9,6 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convsmith.errors import DataError, ResourceError
 from convsmith.images import Dataset, assign_roles, audit, cache, evaluation_pixels, open_source, pixel_cache
@@ -51,8 +52,8 @@ def test_a_later_run_reuses_it(audited, tmp_path, monkeypatch):
     assert np.array_equal(pixel_cache(audited, **LAYOUT, folder=tmp_path / "c"), first)
 
 
-@pytest.mark.parametrize("change", [{"size": 9}, {"fit": "pad"}, {"channels": 1}])
-def test_another_size_fit_or_channel_count_is_another_cache(audited, tmp_path, change):
+@pytest.mark.parametrize("change", [{"size": 9}, {"fit": "pad"}, {"channels": 1}, {"keep": 0.8}])
+def test_another_size_fit_keep_or_channel_count_is_another_cache(audited, tmp_path, change):
     pixel_cache(audited, **LAYOUT, folder=tmp_path / "c")
     layout = {**LAYOUT, **change}
     assert np.array_equal(pixel_cache(audited, **layout, folder=tmp_path / "c"), one_by_one(audited, layout))
@@ -175,3 +176,35 @@ def test_what_is_not_begun_is_dropped_when_the_caller_stops():
     next(results)
     results.close()
     assert len(begun) < 1_000
+
+
+def test_deep_pictures_are_cached_by_their_range(tmp_path):
+    for i, name in enumerate("aabb"):
+        (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(i).integers(0, 5000, (20, 16), np.uint16)
+        Image.fromarray(values).save(tmp_path / "root" / name / f"{i}.png")
+    dataset, _ = audit(*open_source(tmp_path / "root"))
+    seen = {}
+    for limits in ((0, 5000), (1000, 3000)):
+        layout = {**LAYOUT, "range": limits}
+        seen[limits] = pixel_cache(dataset, **layout, folder=tmp_path / "c")
+        assert np.array_equal(seen[limits], one_by_one(dataset, layout))
+    assert not np.array_equal(*seen.values())
+    with pytest.raises(DataError, match="no range"):
+        pixel_cache(dataset, **LAYOUT, folder=tmp_path / "c")
+
+
+def test_pictures_in_memory_that_fit_are_still_cropped_where_less_is_kept(tmp_path):
+    dataset = audit(*open_source("digits", limit=30))[0]
+    layout = {"size": 8, "fit": "crop", "channels": 1, "keep": 0.75}
+    pixels = pixel_cache(dataset, **layout, folder=tmp_path / "c")
+    assert np.array_equal(pixels, one_by_one(dataset, layout))
+    assert not np.array_equal(pixels, one_by_one(dataset, {**layout, "keep": 1.0}))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 100])
+def test_threads_that_take_several_at_a_time_give_the_same(count):
+    seen = []
+    results = in_threads(lambda i: i * i, count, lambda *state: seen.append(state), chunk=8)
+    assert list(results) == [i * i for i in range(count)]
+    assert seen == [(i + 1, count) for i in range(count)]

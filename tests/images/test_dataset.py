@@ -7,9 +7,10 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convsmith.errors import DataError
-from convsmith.images import Dataset
+from convsmith.images import Dataset, FilePixels
 
 IMAGES = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3)
 
@@ -83,3 +84,13 @@ def test_arrays_that_do_not_fit_together_are_refused(changes, says):
     arguments = {"images": IMAGES, "targets": [0, 1, 1, 2, 0], "classes": ("a", "b", "c"), **changes}
     with pytest.raises(DataError, match=says):
         Dataset.from_arrays(**arguments)
+
+
+def test_files_are_read_by_the_planes_that_were_picked(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+    first, *others = map(Image.fromarray, values)
+    first.save(tmp_path / "a.tiff", save_all=True, append_images=others)
+    pixels = FilePixels(tmp_path, ("a.tiff",), (2,))
+    assert np.array_equal(pixels.read(0)[..., 0], values[2])
+    with pytest.raises(DataError, match="3 pages"):
+        FilePixels(tmp_path, ("a.tiff",)).read(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 
@@ -14,13 +15,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from convsmith.errors import DataError, UsageError
 from convsmith.images.decode import (
     FORMATS,
+    FORMS_SEEN,
     PIXEL_CAP,
     UnreadableImage,
     decode,
+    decode_seen,
     evaluation_pixels,
     pixel_hash,
+    value_range,
 )
 
 LOSSLESS = [
@@ -146,38 +151,279 @@ def test_of_an_animation_the_first_frame_counts(kind):
     assert decode(film)[0, 0].tolist() == [255, 0, 0] or decode(film)[0, 0].tolist() == [254, 0, 0]
 
 
-def test_a_tiff_of_several_pages_is_refused():
-    with pytest.raises(UnreadableImage, match="TIFF of 2 pages"):
+def test_a_tiff_of_several_pages_is_refused_and_the_mend_names_the_choice():
+    with pytest.raises(UnreadableImage, match="TIFF of 2 pages") as caught:
         decode(encoded(noise(), "TIFF", save_all=True, append_images=[noise()]))
+    assert "--set data.channels=[0]" in caught.value.mend
+    with pytest.raises(UnreadableImage, match="TIFF of 3 pages") as caught:
+        decode(encoded(noise(), "TIFF", save_all=True, append_images=[noise(), noise()]))
+    assert "--set data.channels=[0,1,2]" in caught.value.mend
 
 
-def deep(kind: str) -> bytes:
-    if kind == "rgb.png":  # Pillow writes no 16-bit colour: by hand
-        row = b"\0" + bytes(range(12))
-        chunks = [
-            (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
-            (b"IDAT", zlib.compress(row)),
-            (b"IEND", b""),
-        ]
-        framed = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
-        return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
-    if kind == "rgb.ppm":
-        return b"P6 2 1 65535\n" + bytes(12)
-    if kind == "rgb.tiff":  # little-endian, one strip; tags in ascending order, the three depths after the directory
-        tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 3, 110), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 116)]
-        tags += [(277, 3, 1, 3), (279, 4, 1, 12)]
-        directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
-        return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<3H", 16, 16, 16) + bytes(12)
-    values = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
-    image = Image.fromarray(values.astype(np.float32) if kind == "float.tiff" else values)
-    return encoded(image, "PNG" if kind.endswith("png") else "TIFF" if kind.endswith("tiff") else "PPM")
+def stack(count: int, depth: type = np.uint8) -> tuple[np.ndarray, bytes]:
+    """Grey pages of noise, and the TIFF that holds them."""
+    values = np.random.default_rng(5).integers(0, np.iinfo(depth).max, (count, 5, 7), depth, endpoint=True)
+    first, *others = map(Image.fromarray, values)
+    return values, encoded(first, "TIFF", save_all=True, append_images=others)
 
 
-@pytest.mark.parametrize("kind", ["grey.png", "grey.tiff", "grey.pgm", "rgb.png", "rgb.ppm", "rgb.tiff", "float.tiff"])
-def test_more_than_eight_bits_are_refused_and_never_cut_in_silence(kind):
-    with pytest.raises(UnreadableImage, match="floating point" if "float" in kind else "more than 8 bits") as caught:
-        decode(deep(kind))
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("pick", [(2,), (0,), (3, 0, 2), (1, 1, 1)])
+def test_picked_pages_become_the_channels_in_the_order_given(depth, pick):
+    values, content = stack(4, depth)
+    pixels = decode(content, pick=pick)
+    assert pixels.dtype == depth
+    assert np.array_equal(pixels, values[list(pick)].transpose(1, 2, 0))
+
+
+def test_in_a_file_of_one_page_the_channels_are_picked():
+    colour = noise()
+    assert np.array_equal(decode(encoded(colour, "PNG"), pick=(1,)), np.asarray(colour)[..., 1:2])
+    assert np.array_equal(decode(encoded(colour, "PNG"), pick=(2, 1, 0)), np.asarray(colour)[..., ::-1])
+
+
+def test_a_plane_that_is_not_there_or_a_page_in_colour_is_named():
+    with pytest.raises(UnreadableImage, match="asks for page 4, and it has 4") as caught:
+        decode(stack(4)[1], pick=(4,))
+    assert "0 to 3" in caught.value.mend
+    with pytest.raises(UnreadableImage, match="asks for channel 1, and it has 1"):
+        decode(encoded(noise("L"), "PNG"), pick=(1,))
+    with pytest.raises(UnreadableImage, match="page 1 of 2 is in colour"):
+        decode(encoded(noise("L"), "TIFF", save_all=True, append_images=[noise()]), pick=(1,))
+    other = Image.fromarray(np.zeros((3, 3), np.uint8))
+    with pytest.raises(UnreadableImage, match=r"pages \[0,1,0\] do not fit together"):
+        decode(encoded(noise("L"), "TIFF", save_all=True, append_images=[other]), pick=(0, 1, 0))
+    for pick in ((), (0, 1), (-1,)):
+        with pytest.raises(UsageError, match="one plane or three"):
+            decode(encoded(noise(), "PNG"), pick=pick)
+
+
+def tiff(bits: tuple[int, ...], photometric: int, data: bytes, *, extra: tuple[int, ...] = (), kind: int = 1) -> bytes:
+    """A little-endian TIFF of 2 x 1 pixels in one strip, by hand (TIFF 6.0, section 2)."""
+    count = len(bits)
+    tags = {
+        256: (3, (2,)),
+        257: (3, (1,)),
+        258: (3, bits),
+        259: (3, (1,)),
+        262: (3, (photometric,)),
+        277: (3, (count,)),
+    }
+    tags |= {278: (3, (1,)), 279: (4, (len(data),)), 339: (3, (kind,) * count)}
+    if extra:
+        tags[338] = (3, extra)
+    tags[273] = (4, (0,))
+    after = 8 + 2 + 12 * len(tags) + 4
+    directory, values = struct.pack("<H", len(tags)), b""
+    stored = {tag: struct.pack(f"<{len(v)}{'H' if k == 3 else 'I'}", *v) for tag, (k, v) in tags.items()}
+    strip = after + sum(len(content) for tag, content in stored.items() if len(content) > 4)
+    stored[273] = struct.pack("<I", strip)
+    for tag, (k, v) in sorted(tags.items()):
+        content = stored[tag]
+        if len(content) > 4:
+            content, values = struct.pack("<I", after + len(values)), values + content
+        directory += struct.pack("<HHI", tag, k, len(v)) + content.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + values + data
+
+
+def test_the_tiff_by_hand_is_a_tiff():
+    assert decode(tiff((8, 8, 8), 2, bytes(range(6)))).tolist() == [[[0, 1, 2], [3, 4, 5]]]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tiff((8,) * 5, 2, bytes(10), extra=(0, 0)), "TIFF of 5 channels"),
+        (tiff((8,) * 4, 2, bytes(8), extra=(0,)), "TIFF of 4 channels"),
+        (tiff((16,) * 5, 1, bytes(20), extra=(0, 0, 0, 0)), "TIFF of 5 channels of 16 bits"),
+        (tiff((8,) * 7, 1, bytes(14), extra=(0,) * 6), "TIFF of 7 channels of 8 bits"),
+    ],
+)
+def test_more_than_three_channels_are_a_named_error_that_points_to_the_choice(content, reason):
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        decode(content)
+    assert "--set data.channels=[0,1,2]" in caught.value.mend
+
+
+def test_of_a_tiff_with_channels_beyond_colour_three_can_be_picked():
+    content = tiff((8,) * 4, 2, bytes(range(8)), extra=(0,))
+    assert decode(content, pick=(0, 1, 2)).tolist() == [[[0, 1, 2], [4, 5, 6]]]
+
+
+def test_a_tiff_of_a_depth_that_is_not_read_says_its_depth():
+    with pytest.raises(UnreadableImage, match="1 channel of 64 bits") as caught:
+        decode(tiff((64,), 1, bytes(16), kind=3))
+    assert "32-bit floating point" in caught.value.mend
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *between: tuple[bytes, bytes]) -> bytes:
+    """A PNG by hand: `rows` with their filter bytes, `between` chunks that stand before them."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), *between, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    framed = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+VALUES = np.array([[0, 1, 255], [256, 40_000, 65_535]], np.uint16)
+BIG = VALUES.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(3, 2, 16, 0, b"\0" + BIG[:6] + b"\0" + BIG[6:]),
+        b"P5 3 2 65535\n" + BIG,
+        encoded(Image.fromarray(VALUES), "TIFF"),
+        encoded(Image.frombytes("I;16B", (3, 2), BIG), "TIFF"),
+        encoded(Image.fromarray(VALUES.astype(np.int32)), "TIFF"),
+        encoded(Image.fromarray(VALUES), "TIFF", compression="tiff_lzw"),
+    ],
+    ids=["png", "pgm", "tiff", "tiff big-endian", "tiff of 32-bit integers", "tiff compressed"],
+)
+def test_16_bit_grey_keeps_every_value(content):
+    pixels = decode(content)
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels[..., 0], VALUES)
+    assert decode_seen(content)[1] == {"16-bit", "grey"}
+
+
+def test_16_bit_grey_is_turned_upright_and_inverted_where_the_file_says_so():
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = decode(encoded(Image.fromarray(np.rot90(VALUES).copy()), "TIFF", exif=exif))
+    assert np.array_equal(turned[..., 0], VALUES)
+    inverted = tiff((16,), 0, np.array([0, 1000], "<u2").tobytes())
+    assert decode(inverted).ravel().tolist() == [65_535, 64_535]
+
+
+def test_a_16_bit_value_declared_transparent_shows_white():
+    content = png(3, 1, 16, 0, b"\0" + BIG[:6], (b"tRNS", struct.pack(">H", 1)))
+    assert decode(content).ravel().tolist() == [0, 65_535, 255]
+
+
+def test_whole_numbers_beyond_16_bits_are_refused_with_their_range():
+    with pytest.raises(UnreadableImage, match="run from -1 to 70000"):
+        decode(encoded(Image.fromarray(np.array([[-1, 70_000]], np.int32)), "TIFF"))
+
+
+def test_floating_point_is_kept_as_it_is():
+    values = np.array([[-1.5, 0.25], [3e8, 1e-9]], np.float32)
+    pixels, forms = decode_seen(encoded(Image.fromarray(values), "TIFF"))
+    assert pixels.dtype == np.float32
+    assert np.array_equal(pixels[..., 0], values)
+    assert forms == {"float", "grey"}
+    values[0, 0] = np.nan
+    with pytest.raises(UnreadableImage, match="not finite"):
+        decode(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(2, 1, 16, 2, b"\0" + bytes(range(12))),
+        png(2, 1, 16, 4, b"\0" + bytes(range(8))),
+        b"P6 2 1 65535\n" + bytes(12),
+        tiff((16, 16, 16), 2, bytes(12)),
+    ],
+    ids=["rgb.png", "grey with alpha.png", "rgb.ppm", "rgb.tiff"],
+)
+def test_colour_of_more_than_eight_bits_is_refused_and_never_cut_in_silence(content):
+    with pytest.raises(UnreadableImage, match="more than 8 bits") as caught:
+        decode(content)
     assert "8 bits per channel" in caught.value.mend
+
+
+def cmyk_jpeg(stored: tuple[int, int, int, int], transform: int | None) -> bytes:
+    """A JPEG of one 8 x 8 block of one colour in four components, by hand (ITU-T T.81; marker 14 as Adobe writes it).
+
+    With a step of 8 for the mean of a block, its coefficient is the stored value less 128.
+    """
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+    adobe = b"" if transform is None else segment(0xEE, b"Adobe" + struct.pack(">HHHB", 100, 0, 0, transform))
+    steps = segment(0xDB, b"\0" + bytes([8] + [1] * 63))
+    frame = segment(0xC0, struct.pack(">BHHB", 8, 8, 8, 4) + b"".join(bytes([i, 0x11, 0]) for i in range(1, 5)))
+    lengths = bytes([0, 0, 0, 9] + [0] * 12)  # nine codes of four bits: the sizes 0 to 8
+    codes = segment(0xC4, b"\x00" + lengths + bytes(range(9))) + segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\0")
+    scan = segment(0xDA, b"\4" + b"".join(bytes([i, 0]) for i in range(1, 5)) + b"\0\x3f\0")
+    bits = ""
+    for value in stored:
+        mean = value - 128
+        size = abs(mean).bit_length()
+        low = mean if mean >= 0 else mean + (1 << size) - 1
+        bits += f"{size:04b}" + (f"{low:0{size}b}" if size else "") + "0"  # then: nothing but zeros
+    bits += "1" * (-len(bits) % 8)
+    packed = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8" + adobe + steps + frame + codes + scan + packed + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "stored", [(255, 0, 0, 255), (255, 255, 255, 255), (0, 0, 0, 0), (200, 100, 50, 255), (255, 128, 9, 77)]
+)
+@pytest.mark.parametrize("transform", [0, None])
+def test_inverted_inks_of_an_adobe_jpeg_are_light_that_is_let_through(stored, transform):
+    content = cmyk_jpeg(stored, transform)
+    pixels, forms = decode_seen(content)
+    expected = [round(part * stored[3] / 255) for part in stored[:3]]  # what is stored is 255 less the ink
+    assert np.abs(pixels.reshape(-1, 3).astype(int) - expected).max() <= 1
+    assert forms == ({"cmyk", "adobe-inverted"} if transform == 0 else {"cmyk"})
+
+
+def test_ycck_of_an_adobe_jpeg_becomes_rgb():
+    # YCbCr of cyan, ITU-R 601: it is made of 255 less the stored, inverted inks (Adobe technical note 5116); no black
+    pixels = decode(cmyk_jpeg((179, 171, 0, 255), 2))
+    assert np.abs(pixels.reshape(-1, 3).astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_each_form_is_named_and_nothing_else():
+    colour = noise()
+    exif = Image.Exif()
+    exif[274] = 8
+    clear = colour.convert("RGBA")
+    film = {"save_all": True, "append_images": [noise().transpose(Image.Transpose.ROTATE_180)]}
+    cases = [
+        (encoded(colour, "PNG"), set()),
+        (encoded(colour, "JPEG"), set()),
+        (encoded(colour, "JPEG", exif=exif), {"rotated"}),
+        (encoded(noise("L"), "PNG"), {"grey"}),
+        (encoded(noise("L").convert("1"), "PNG"), {"grey", "bilevel"}),
+        (encoded(clear, "PNG"), {"alpha"}),
+        (encoded(noise("L").convert("LA"), "PNG"), {"alpha", "grey"}),
+        (encoded(colour.convert("P"), "PNG"), {"palette"}),
+        (encoded(colour.convert("P"), "PNG", transparency=0), {"palette", "alpha"}),
+        (encoded(colour, "WEBP", **film), {"animated"}),
+        (encoded(colour, "PNG", **film), {"animated"}),
+        (encoded(colour.convert("P"), "GIF", **film), {"animated", "palette"}),
+        (encoded(colour.convert("CMYK"), "TIFF"), {"cmyk"}),
+    ]
+    for content, forms in cases:
+        assert decode_seen(content)[1] == forms
+    assert set().union(*(forms for _, forms in cases)) <= set(FORMS_SEEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "misnamed"),
+    [("a.jpg", "PNG", True), ("a.JPEG", "JPEG", False), ("a.png", "WEBP", True), ("a.dat", "PNG", False)],
+)
+def test_a_name_that_belies_the_content_is_noticed(tmp_path, name, kind, misnamed):
+    (tmp_path / name).write_bytes(encoded(noise(), kind))
+    assert ("misnamed" in decode_seen(tmp_path / name)[1]) is misnamed
+
+
+def test_damage_behind_the_first_frame_leaves_the_first_frame_alone():
+    frames = [noise("L", (64, 48)), noise("L", (64, 48)).transpose(Image.Transpose.ROTATE_180)]
+    whole = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    expected = decode(whole)
+    second = whole.rindex(b"!\xf9")  # the control block that stands before a frame
+    assert np.array_equal(decode(whole[: second + 9]), expected)
+
+
+def test_a_named_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UnreadableImage, match="not a file"):
+        decode(tmp_path / "pipe.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
@@ -199,7 +445,10 @@ def test_every_format_of_the_list_is_read():
         (b"<!DOCTYPE html><html>404</html>", "web page", "fetch it again"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "PostScript", "Export"),
         (b"8BPS\0\1" + bytes(40), "Photoshop", "Export"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC", "Convert"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC", "magick photo.heic"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "AVIF", "magick photo.avif"),
+        (b"\0\0\0\x18ftypisom" + bytes(40), "video", "frames"),
+        (b"II*\0", "TIFF that is damaged", "Copy"),
         (b"plain words, nothing else", "not a picture", "Convert"),
     ],
 )
@@ -239,7 +488,7 @@ def test_no_bytes_whatever_raise_anything_but_the_named_error(content, head):
         image = decode(head + content)
     except UnreadableImage:
         return
-    assert image.dtype == np.uint8
+    assert image.dtype in (np.uint8, np.uint16, np.float32)
     assert image.ndim == 3
 
 
@@ -291,6 +540,77 @@ def test_grey_is_repeated_and_colour_becomes_luma():
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
     luma = evaluation_pixels(colours, size=2, fit="crop", channels=1).ravel()
     assert np.abs(luma - 255 * np.array([0.299, 0.587, 0.114, 1])).max() <= 1  # ITU-R BT.601
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_keep_takes_the_centre_of_the_shorter_side(channels):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, channels), np.uint8)
+    kept = evaluation_pixels(image, size=20, fit="crop", channels=channels, keep=0.5)
+    assert np.array_equal(kept, image[10:30, 20:40])  # a box of whole pixels, not scaled: its own bytes
+    square = image[:20, :20]
+    inner = evaluation_pixels(square, size=20, fit="crop", channels=channels, keep=0.9)
+    box = Image.fromarray(square.squeeze()).resize((20, 20), Image.Resampling.BICUBIC, box=(1, 1, 19, 19))
+    assert np.array_equal(inner.squeeze(), np.asarray(box))
+
+
+@given(ARRAYS, st.sampled_from(["crop", "pad", "stretch"]), st.integers(1, 24))
+def test_to_keep_all_and_to_give_no_range_changes_no_byte(image, fit, size):
+    plain = evaluation_pixels(image, size=size, fit=fit, channels=image.shape[2])
+    said = evaluation_pixels(image, size=size, fit=fit, channels=image.shape[2], keep=1.0, range=None)
+    assert plain.tobytes() == said.tobytes()
+
+
+def test_a_keep_that_makes_no_sense_is_a_usage_error():
+    image = np.zeros((4, 4, 1), np.uint8)
+    for keep in (0, -1, 1.01, float("nan")):
+        with pytest.raises(UsageError, match=r"image\.keep"):
+            evaluation_pixels(image, size=2, fit="crop", channels=1, keep=keep)
+    for fit in ("pad", "stretch"):
+        with pytest.raises(UsageError, match=f"fit {fit}"):
+            evaluation_pixels(image, size=2, fit=fit, channels=1, keep=0.9)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_deep_values_are_scaled_by_the_range_before_resizing(kind):
+    image = np.array([[0, 100, 149, 150, 200, 60_000]], kind).repeat(6, axis=0)[..., None]
+    pixels = evaluation_pixels(image, size=6, fit="crop", channels=1, range=(100, 200))
+    by_hand = [0, 0, round(49 / 100 * 255), round(0.5 * 255), 255, 255]
+    assert pixels[0, :, 0].tolist() == by_hand
+    scaled = np.array(by_hand, np.uint8)[None].repeat(6, axis=0)[..., None]
+    smaller = evaluation_pixels(image, size=3, fit="crop", channels=3, range=(100, 200))
+    assert np.array_equal(smaller, evaluation_pixels(scaled, size=3, fit="crop", channels=3))
+
+
+def test_deep_values_without_a_range_are_refused_with_the_mend():
+    with pytest.raises(DataError) as caught:
+        evaluation_pixels(np.zeros((2, 2, 1), np.uint16), size=2, fit="crop", channels=1)
+    assert "--set image.range=[LOW,HIGH]" in caught.value.mend
+    for limits in ((5, 5), (6, 5), (0, float("inf"))):
+        with pytest.raises(UsageError, match=r"image\.range"):
+            evaluation_pixels(np.zeros((2, 2, 1), np.uint16), size=2, fit="crop", channels=1, range=limits)
+
+
+@given(arrays(np.uint16, st.integers(1, 3000), elements=st.integers(0, 65_535)))
+def test_the_range_is_the_exact_percentiles_of_all_pixels_together(values):
+    halves = [half.reshape(-1, 1, 1) for half in np.array_split(values, 2) if half.size]
+    low, high = value_range([*halves, np.zeros((3, 3, 1), np.uint8)])
+    expected = np.percentile(values, (0.1, 99.9), method="inverted_cdf")
+    assert low == expected[0]
+    assert high == max(expected[1], low + 1)
+
+
+def test_a_range_needs_16_bit_pixels():
+    with pytest.raises(DataError, match="no 16-bit picture"):
+        value_range([np.zeros((2, 2, 1), np.uint8)])
+
+
+def test_the_hash_tells_types_apart():
+    hashes = {pixel_hash(np.zeros((2, 2, 1), kind)) for kind in (np.uint8, np.uint16, np.float32)}
+    hashes.add(pixel_hash(np.zeros((2, 4, 1), np.uint8)))
+    assert len(hashes) == 4
+    image = np.arange(4, dtype=np.uint16).reshape(2, 2, 1)
+    by_hand = struct.pack("<3I", 2, 2, 1) + b"<u2" + struct.pack("<4H", 0, 1, 2, 3)
+    assert pixel_hash(image) == pixel_hash(image.astype(">u2")) == hashlib.sha256(by_hand).digest()
 
 
 def test_an_unknown_fit_or_a_wrong_array_is_refused():

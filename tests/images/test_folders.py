@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +196,7 @@ def test_unlabelled_images_and_empty_folders_are_refused_with_a_picture_of_what_
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"), [("x.zip", "Unpack"), ("x.png", "one folder per class"), ("x.csv", "one folder")]
+    ("name", "mend"), [("x.zip", "Unpack"), ("x.png", "one folder per class"), ("x.bin", "a .csv file")]
 )
 def test_a_file_in_place_of_a_folder_is_refused_by_kind(tmp_path, name, mend):
     (tmp_path / name).write_bytes(b"x")
@@ -205,7 +207,7 @@ def test_a_file_in_place_of_a_folder_is_refused_by_kind(tmp_path, name, mend):
 
 
 def test_a_missing_path_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="neither a data set by name nor a folder that exists") as caught:
+    with pytest.raises(UsageError, match="neither a data set by name nor a folder or file that exists") as caught:
         open_source(tmp_path / "nowhere")
     assert caught.value.exit_code == 2
 
@@ -283,6 +285,160 @@ def test_many_folders_are_listed_in_bounded_time_and_depth(tmp_path):
         path.mkdir()
     dot(path.parent / "end.png")
     assert len(open_source(root)[0]) == 3
+
+
+def test_one_wrapping_folder_is_seen_through_and_said(tmp_path):
+    root = plant(tmp_path / "a", "photos/cat/1.png", "photos/dog/2.png", "README.txt", "LICENSE")
+    dataset, notes = open_source(root)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.ids == ("photos/cat/1.png", "photos/dog/2.png")
+    assert notes.notes == ("The class folders lie in photos/, the only folder there.",)
+    assert dataset.read(0).shape == (1, 1, 1)
+    names = [f"set/images/{part}/{name}/{part}.png" for part in ("train", "test") for name in "ab"]
+    dataset, notes = open_source(plant(tmp_path / "b", *names))
+    assert dataset.classes == ("a", "b")
+    assert dataset.roles == ("test", "test", "train", "train")
+    assert "set/images/" in notes.notes[0]
+
+
+def test_a_class_folder_with_folders_in_it_is_no_wrapping_folder(tmp_path):
+    for name, files in {
+        "beside": ("cat/1.png", "cat/a/2.png", "cat/b/3.png"),
+        "deep": ("cat/a/2.png",),
+        "parts": ("cat/train/1.png", "cat/val/2.png"),
+    }.items():
+        with pytest.raises(DataError, match=r"holds 1 class \(cat\)"):
+            open_source(plant(tmp_path / name, *files))
+
+
+def test_a_folder_called_train_is_no_wrapping_folder(tmp_path):
+    dataset, notes = open_source(plant(tmp_path, "data/train/a/1.png", "data/train/b/2.png"))
+    assert dataset.classes == ("a", "b")
+    assert "Only train/ is there" in notes.notes[1]
+
+
+def test_parts_inside_the_classes_are_a_split(tmp_path):
+    names = [f"{name}/{part}/{k}.png" for name in "ab" for part in ("train", "val", "test") for k in range(2)]
+    dataset, notes = open_source(plant(tmp_path, *names, "loose.png"))
+    assert dataset.classes == ("a", "b")
+    roles = dict(zip(dataset.ids, dataset.roles, strict=True))
+    assert roles["a/train/0.png"] == "train"
+    assert roles["a/val/1.png"] == "tune"
+    assert roles["b/test/0.png"] == "test"
+    assert list(reasons(notes)) == ["loose.png"]
+
+
+def test_parts_inside_the_classes_keep_the_rules_of_those_outside(tmp_path):
+    dataset, notes = open_source(
+        plant(tmp_path / "root", "a/Train/1.png", "a/valid/deep/2.png", "b/Train/3.png", "c/valid/4.png")
+    )
+    assert dict(zip(dataset.ids, dataset.roles, strict=True)) == {
+        "a/Train/1.png": "train",
+        "a/valid/deep/2.png": "test",
+        "b/Train/3.png": "train",
+    }
+    assert any("valid/ is the test set" in note for note in notes.notes)
+    assert any("Class b has no images in test" in note for note in notes.notes)
+    assert any("Class c is in test but not in train" in note for note in notes.notes)
+    (tmp_path / "root/d").mkdir()
+    with pytest.raises(DataError, match="without a single image: d"):
+        open_source(tmp_path / "root")
+
+
+def test_parts_in_some_classes_only_are_folders_like_others_and_said(tmp_path):
+    dataset, notes = open_source(plant(tmp_path, "a/train/1.png", "a/val/2.png", "b/3.png"))
+    assert set(dataset.roles) == {""}
+    assert dataset.classes == ("a", "b")
+    assert "train/, val/ lie in some classes" in notes.notes[0]
+
+
+def test_images_beside_the_parts_of_a_split_are_listed(tmp_path):
+    _, notes = open_source(
+        plant(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png", "loose.png", "more/a/1.png")
+    )
+    assert set(reasons(notes)) == {"loose.png", "more"}
+
+
+def test_what_is_not_read_is_named_with_what_to_do(tmp_path):
+    for name in ("a/1.czi", "b/2.czi", "b/3.dcm"):
+        plant(tmp_path / "microscope", name)
+    with pytest.raises(DataError, match=r"2 files such as a/1\.czi") as caught:
+        open_source(tmp_path / "microscope")
+    assert "Bio-Formats" in caught.value.mend
+    with pytest.raises(DataError, match=r"holds no images, but 1 file such as shard.tar \(an archive\)") as caught:
+        open_source(plant(tmp_path / "shards", "shard.tar"))
+    assert "Unpack" in caught.value.mend
+
+
+def test_unlabelled_images_beside_a_table_are_answered_with_the_call(tmp_path):
+    root = plant(tmp_path / "root", "1.png", "2.png")
+    with pytest.raises(DataError, match="without labels") as caught:
+        open_source(root)
+    assert "CSV file with the columns path and label" in caught.value.mend
+    (root / "labels.csv").write_text("path,label\n1.png,a\n2.png,b\n")
+    with pytest.raises(DataError, match="without labels") as caught:
+        open_source(root)
+    assert f"{root}/labels.csv --images {root}" in caught.value.mend
+    assert len(open_source(root / "labels.csv", images=root, min_classes=1)[0]) == 2
+
+
+def test_many_missing_and_many_empty_classes_are_said_in_one_sentence(tmp_path):
+    names = [f"train/c{k:03d}/1.png" for k in range(60)] + ["test/c000/2.png", "test/c001/2.png"]
+    names += [f"test/x{k}/1.png" for k in range(9)]
+    notes = open_source(plant(tmp_path, *names))[1].notes
+    assert notes == (
+        "58 classes have no images in test (c002, c003, c004, c005, c006, …): nothing is measured there.",
+        "9 classes are in test but not in train (x0, x1, x2, x3, x4, …): 9 images left out.",
+    )
+    for k in range(300):
+        (tmp_path / f"train/e{k:03d}").mkdir()
+    with pytest.raises(DataError, match=r"300 class folders .*: e000, e001, e002, e003, e004, ….") as caught:
+        open_source(tmp_path)
+    assert len(caught.value.message) < 300
+
+
+def cost(root: Path) -> tuple[float, int]:
+    """Processor seconds and peak bytes of listing a folder."""
+    tracemalloc.start()
+    start = time.process_time()
+    open_source(root)
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, peak
+
+
+def foliage(root: Path, count: int) -> Path:
+    """Class folders `cat` and `dog` of as many folders below them, with a picture in every tenth."""
+    for name in ("cat", "dog"):
+        for k in range(count // 2):
+            folder = root / name / f"{k:06d}"
+            folder.mkdir(parents=True)
+            if k % 10 == 0:
+                (folder / "1.png").touch()
+    return root
+
+
+def test_time_and_memory_grow_with_the_number_of_folders_and_no_faster(tmp_path):
+    small, large = foliage(tmp_path / "small", 600), foliage(tmp_path / "large", 3000)
+    cost(small)
+    (least, first), (most, second) = min(cost(small) for _ in range(3)), min(cost(large) for _ in range(3))
+    assert most < 15 * least  # five times the folders; work that grows with their square would take 25 times
+    assert second < 8 * first
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_folders_are_listed_in_bounded_time_and_memory(tmp_path):
+    seconds, peak = cost(foliage(tmp_path, 100_000))
+    assert seconds < 60
+    assert peak < 200 * 2**20
+
+
+def test_thousands_of_empty_class_folders_are_an_error_of_one_line(tmp_path):
+    for k in range(3000):
+        (tmp_path / f"c{k:04d}").mkdir()
+    with pytest.raises(DataError) as caught:
+        open_source(tmp_path)
+    assert len(str(caught.value)) < 500
 
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "flowers5-mini"

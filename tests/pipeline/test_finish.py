@@ -11,25 +11,17 @@ import pytest
 
 from convsmith import pipeline
 from convsmith.errors import DataError
-from convsmith.pipeline.finish import right_examples
+from convsmith.evaluation import Predictions
+from convsmith.pipeline.illustrate import right_examples
 from convsmith.run_folder import RunFolder
 from convsmith.tasks import Answers
 
 
-def test_a_task_without_logits_has_no_right_examples():
-    masks = {"masks": np.zeros((2, 4, 4), np.uint8), "ids": np.array(["a", "b"]), "targets": np.zeros((2, 4, 4), int)}
-    assert right_examples(Answers(masks, ("sky", "tree"))) == []
-
-
 def test_the_example_of_a_class_is_the_right_one_of_median_confidence():
     logits = np.array([[1, 0], [3, 0], [2, 0], [0, 5], [9, 0]], np.float32)
-    arrays = {
-        "ids": np.array(list("abcde")),
-        "targets": np.array([0, 0, 0, 1, 1]),
-        "logits": logits,
-        "pixels": np.zeros((5, 32), np.uint8),
-    }
-    examples = right_examples(Answers(arrays, ("sky", "tree")))
+    arrays = {"ids": np.array(list("abcde")), "targets": np.array([0, 0, 0, 1, 1]), "logits": logits}
+    arrays["pixels"] = np.zeros((5, 32), np.uint8)
+    examples = right_examples(Predictions.of(Answers(arrays, ("sky", "tree"))))
     assert [(item["id"], item["true"]) for item in examples] == [("c", "sky"), ("d", "tree")]
     assert examples[0]["probability"] == pytest.approx(1 / (1 + np.exp(-2)))
 

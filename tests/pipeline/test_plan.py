@@ -19,10 +19,10 @@ from typed import SMALL, only_run, typed
 from convsmith import pipeline
 from convsmith.errors import UsageError
 from convsmith.pipeline import measure
-from convsmith.pipeline.plan import Plan
+from convsmith.pipeline.planner import Plan
 from convsmith.recipe import Recipe
 
-PLANNING = sys.modules["convsmith.pipeline.plan"]
+PLANNING = sys.modules["convsmith.pipeline.choose_training"]
 """The module: the package's own `plan` is the function."""
 MEASURED = {
     "image.size", "image.channels", "image.fit", "image.mean", "image.std", "train.batch", "train.epochs",
@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 OTHER = {
     "image.size": (lambda root: class_folder(root, size=(20, 20)), 20),
-    "image.size, large": (lambda root: class_folder(root, size=(90, 90), each=7), 64),
+    "image.size, large": (lambda root: class_folder(root, size=(130, 130), each=7, channels=1), 96),
     "image.channels": (lambda root: class_folder(root, channels=1), 1),
     "image.fit, wide": (lambda root: class_folder(root, size=(32, 8)), "pad"),
     "image.fit, nearly square": (lambda root: class_folder(root, size=(10, 8)), "crop"),
@@ -96,7 +96,7 @@ def test_every_choice_has_a_value_and_a_reason_and_measured_ones_their_number(pl
     for choice in plain.choices:
         assert choice.reason
         assert not choice.given
-        assert (choice.value is not None) or choice.name == "train.steps"
+        assert (choice.value is not None) or choice.name in {"train.steps", "weights.source", "image.range"}
         assert bool(choice.measured) or choice.name not in MEASURED
     assert chosen(plain, "image.channels").measured == {"images": {3: 60}}
     assert chosen(plain, "train.batch").measured == {"images": 42}

@@ -113,6 +113,8 @@ VIEWS = [
     ),
     *((name, *view) for name in ("chance", "forty", "many") for view in ((1280, "dark"), (400, "light"))),
     ("fashion", 768, "light"),
+    *((f"data {name}", *view) for name in ("odd", "hostile") for view in ((1280, "light"), (400, "dark"))),
+    ("data clean", 900, "light"),
     ("hostile", 1000, "dark"),
 ]
 
@@ -121,7 +123,9 @@ VIEWS = [
 def test_the_page_is_quiet_fits_and_can_be_read_by_all(show, name, width, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page, asked, said = show(render(sample_run.SAMPLES[name]()), width, scheme)
+    what, _, kind = name.partition(" ")
+    text = sample_run.data(kind) if what == "data" else render(sample_run.SAMPLES[name]())
+    page, asked, said = show(text, width, scheme)
     for state in ("closed", "open"):
         if state == "open":
             page.evaluate("document.querySelectorAll('details').forEach(item => { item.open = true; })")
@@ -146,17 +150,46 @@ def test_the_first_screen_answers_within_its_height(show):
     assert bottom <= 800
 
 
+@pytest.mark.parametrize("name", ["odd", "clean"])
+def test_the_first_screen_of_the_data_answers_within_its_height(show, name):
+    page, _, _ = show(sample_run.data(name), 1280, "light")
+    bottoms = "[...document.querySelectorAll('.answer, .contact')].map(e => e.getBoundingClientRect().bottom)"
+    assert page.evaluate(f"Math.max(...{bottoms})") <= 800
+
+
 def test_every_link_and_table_is_reached_by_the_tab_key(show):
     page, _, _ = show(render(sample_run.fashion()), 1280, "light")
     page.evaluate("document.querySelectorAll('details').forEach(item => { item.open = true; })")
-    reachable = page.evaluate("document.querySelectorAll('a, summary, .scroll').length")
+    places = "[...document.querySelectorAll('a, summary, .scroll, input:checked')]"
+    reachable = page.evaluate(f"{places}.length")
     reached = set()
     for _ in range(reachable + 10):
         page.keyboard.press("Tab")
-        reached.add(
-            page.evaluate("[...document.querySelectorAll('a, summary, .scroll')].indexOf(document.activeElement)")
-        )
+        reached.add(page.evaluate(f"{places}.indexOf(document.activeElement)"))
     assert reached >= set(range(reachable))
+
+
+def test_a_cell_of_the_matrix_opens_its_pictures_by_keyboard(show):
+    page, _, _ = show(render(sample_run.fashion()), 1280, "light")
+    link = page.locator(".chart.matrix a").first
+    target = link.get_attribute("href")
+    assert not page.locator(f"{target} img").first.is_visible()
+    link.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(f"{target} img").first.is_visible()
+    assert page.locator("details.cell ul:visible").count() == 1
+
+
+def test_the_gallery_is_put_in_the_order_that_is_chosen(show):
+    page, _, _ = show(render(sample_run.fashion()), 1280, "light")
+    names = """[...document.querySelectorAll('#mistakes .gallery li')]
+        .sort((a, b) => getComputedStyle(a).order - getComputedStyle(b).order)
+        .map(item => item.querySelector('.file').textContent)"""
+    costliest = page.evaluate(names)
+    page.locator("#order-name").focus()
+    page.keyboard.press("Space")
+    assert page.evaluate(names) == sorted(costliest)
+    assert len(costliest) == 24
 
 
 def test_a_finding_of_the_checks_is_possible(show):

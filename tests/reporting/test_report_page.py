@@ -11,64 +11,17 @@ import re
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 
 import pytest
+import sample_records
 import sample_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from page_parser import DRAWN, Page
 
 from convsmith.errors import RunError
 from convsmith.reporting import SECTIONS, RunRecords, read_records, render
 from convsmith.reporting.formats import clean, fit, percent, shorten
-
-VOID = {"meta", "img", "link", "br"}
-
-
-class Page(HTMLParser):
-    """The elements, attributes and texts of a page, and its tables as rows of cells."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.tables: list[list[list[str]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in {"td", "th"}:
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.texts.append(data)
-        if "td" in self.open or "th" in self.open:
-            self.tables[-1][-1][-1] += data
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.texts))
-
-    def table(self, *header: str) -> list[list[str]]:
-        """The rows below the one table whose header begins so."""
-        found = [rows for rows in self.tables if tuple(cell.strip() for cell in rows[0][: len(header)]) == header]
-        assert len(found) == 1, [rows[0] for rows in self.tables]
-        return [[re.sub(r"\s+", " ", cell).strip() for cell in row] for row in found[0][1:]]
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +104,8 @@ def test_the_page_has_one_heading_unique_ids_and_no_dead_link(page):
 
 
 def test_each_chart_is_described_and_has_its_table(page):
-    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert len(charts) == 7
+    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") in DRAWN]
+    assert len(charts) == 11
     assert all(len(chart["aria-label"]) > 20 for chart in charts)
     assert sum(tag == "details" for tag, _ in page.elements) >= 6
 
@@ -213,20 +166,20 @@ def test_any_class_name_leaves_the_structure_as_it_is(name):
 
 def test_good_chance_and_small_runs_open_with_different_screens():
     openings = {}
-    for tone, make in {"good": sample_run.fashion, "chance": sample_run.chance, "small": sample_run.forty}.items():
+    for kind, make in {"good": sample_run.fashion, "chance": sample_run.chance, "unsure": sample_run.forty}.items():
         text = render(make())
-        assert f'class="opening {tone}' in text
-        openings[tone] = Page(text[text.index('<section class="opening') : text.index('<div class="details"')]).text
-        for key in ("headline", "certainty", "fails", "trust", "next", "command"):
-            assert re.sub(r"\s+", " ", make().verdict[key]) in openings[tone]
+        assert f'class="opening {kind}' in text
+        openings[kind] = Page(text[text.index('<section class="opening') : text.index('<div class="details"')]).text
+        for key in ("headline", "right", "fails", "trust", "data", "next", "command"):
+            assert re.sub(r"\s+", " ", make().verdict[key]) in openings[kind]
     assert len(set(openings.values())) == 3
 
 
 @pytest.mark.parametrize(
-    ("kind", "tone"),
-    [("good", "good"), ("partial", "mixed"), ("chance", "chance"), ("unsure", "small"), ("?", "mixed")],
+    ("kind", "colour"),
+    [("good", "good"), ("partial", "partial"), ("chance", "chance"), ("unsure", "unsure"), ("?", "unknown")],
 )
-def test_a_verdict_of_the_diagnosis_sets_the_colour_and_is_shown(fashion, kind, tone):
+def test_a_verdict_of_the_diagnosis_sets_the_colour_and_is_shown(fashion, kind, colour):
     verdict = {
         "kind": kind,
         "headline": "It names 93 of 100.",
@@ -234,7 +187,7 @@ def test_a_verdict_of_the_diagnosis_sets_the_colour_and_is_shown(fashion, kind, 
         "next": "Go.",
     }
     text = render(dataclasses.replace(fashion, verdict=verdict))
-    assert f'class="opening {tone}' in text
+    assert f'class="opening {colour}' in text
     assert "From 40 it is so." in text
     assert "It names 93 of 100." in text
 
@@ -340,11 +293,11 @@ def test_what_is_undefined_is_said_with_its_reason_and_never_as_nought():
 def test_another_task_shows_the_metrics_it_has():
     results = {
         "task": "segmentation",
-        "splits": {"test": {"n": 12, "metrics": {"mean_iou": sample_run.about(0.61, 0.05, 12)}}},
+        "splits": {"test": {"n": 12, "metrics": {"mean_iou": sample_records.about(0.61, 0.05, 12)}}},
     }
     page = Page(render(RunRecords(name="cells", results=results)))
     assert page.table("Measure", "Value")[0][1:] == ["0.610", "0.560 to 0.660"]
-    assert "mean iou: 0.610" in page.text
+    assert "Mean iou: 0.610" in page.text
 
 
 def test_many_classes_show_pairs_in_place_of_a_matrix():
@@ -397,7 +350,9 @@ def test_pictures_outside_the_run_and_those_that_are_none_are_not_shown(fashion,
     secret.write_bytes(sample_run.garment(0, 0))
     (folder / "evidence" / "thumbnails.json").write_text('{"a": "../../secret.png", "b": "thumbnails/0000.png"}')
     assert set(read_records(folder).thumbnails) == {"b"}
-    shown = Page(render(dataclasses.replace(fashion, thumbnails=dict.fromkeys(fashion.thumbnails, b"<svg/>"))))
+    none = {"thumbnails": dict.fromkeys(fashion.thumbnails, b"<svg/>")}
+    none["map_pictures"] = dict.fromkeys(fashion.map_pictures, b"<svg/>")
+    shown = Page(render(dataclasses.replace(fashion, **none)))
     assert not [tag for tag, _ in shown.elements if tag == "img"]
 
 

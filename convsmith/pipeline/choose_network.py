@@ -1,0 +1,154 @@
+"""Which network, what it starts from, and how it is fitted to the user's classes (X1, X2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from convsmith.networks import fit_design
+from convsmith.pipeline.build import OWN
+from convsmith.pipeline.origin import AUTOMATIC, BACKBONE, Origin, find_origin, published
+from convsmith.pipeline.planner import Planner
+from convsmith.recipe import Named, Recipe, settled
+
+PHOTO = 96
+"""Pixels: images in colour whose shorter side is typically at least this long are taken for photographs."""
+HUNDREDS, THOUSANDS, TENS_OF_THOUSANDS = 100, 1_000, 10_000
+LEAST_PER_CLASS = 8
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How weights are fitted to new classes.
+
+    Args:
+        mode: `probe` trains the head alone, `finetune` goes on from there with the rest.
+        frozen_stages: how many stages, from the image on, stay as they are.
+        stage_rate: factor of the learning rate from each stage to the one before it.
+        frozen_norms: whether norms keep the statistics of the weights.
+        reason: why.
+    """
+
+    mode: Literal["probe", "finetune"]
+    frozen_stages: int
+    stage_rate: float
+    frozen_norms: bool
+    reason: str
+
+
+def choose_start(planner: Planner) -> Origin | None:
+    """Resolve `model` where it is another's, and `weights`; a design of our own is chosen once the size is known."""
+    recipe = planner.recipe
+    ours = recipe.network is not None or (isinstance(recipe.model, Named) and not published(recipe.model.name))
+    if ours and recipe.weights.source in AUTOMATIC:
+        return _from_scratch(planner, "nobody has published weights for this network")
+    if recipe.weights.source is None:
+        return _from_scratch(planner, "as asked", given=True)
+    if recipe.model == "auto" and recipe.network is None and recipe.weights.source in AUTOMATIC:
+        if not looks_like_photos(planner):
+            return _from_scratch(planner, f"grey or below {PHOTO} px: weights made from photographs would help little")
+        why = "photographs: a small network whose published weights know many of them"
+        planner.choose("model", {"name": BACKBONE, "options": {}}, why)
+    origin = find_origin(planner.recipe)
+    assert origin is not None
+    if origin.run is not None:
+        planner.recipe = _like_run(planner, origin)
+    asked = recipe.weights.source not in AUTOMATIC
+    planner.say("weights.source", origin.says, "as asked" if asked else "weights that know photographs", given=asked)
+    planner.recipe = planner.recipe.updated({"weights.source": origin.source, "weights.sha256": origin.sha256})
+    return origin
+
+
+def choose_network(planner: Planner, origin: Origin | None) -> None:
+    """Resolve `model` and `network` where they are still open, and say what was asked for where they are not."""
+    recipe = planner.recipe
+    if recipe.network is not None:
+        given = origin is None or origin.run is None
+        planner.say("network", recipe.network.describe(), "as asked" if given else "that of your run", given=given)
+        planner.recipe = recipe.updated({"model": "convnet"})
+    elif recipe.model != "auto":
+        if not any(choice.name == "model" for choice in planner.choices):
+            planner.say("model", recipe.model, "as asked", given=True)
+    else:
+        design, reason = fit_design(
+            settled(recipe.image.size), settled(recipe.image.channels), planner.train_count, planner.classes
+        )
+        planner.recipe = recipe.updated({"model": "convnet", "network": design.model_dump(mode="json")})
+        planner.say("network", design.describe(), reason)
+
+
+def choose_transfer(planner: Planner, origin: Origin | None) -> None:
+    """Resolve the section `transfer`."""
+    if origin is None or planner.recipe.transfer.mode is None:
+        rest = {"frozen_stages": 0, "stage_rate": 1.0, "frozen_norms": False, "mode": None}
+        planner.recipe = planner.recipe.updated({f"transfer.{key}": value for key, value in rest.items()})
+        return
+    chosen = manner(planner.train_count, planner.classes)
+    planner.choose("transfer.mode", chosen.mode, chosen.reason, images=planner.train_count)
+    if planner.recipe.transfer.mode == "probe":
+        rest = {"transfer.frozen_stages": 0, "transfer.stage_rate": 1.0, "transfer.frozen_norms": True}
+        planner.recipe = planner.recipe.updated(
+            {key: value for key, value in rest.items() if planner.value(key) == "auto"}
+        )
+        return
+    amount = f"{planner.train_count:,} training images"
+    frozen = chosen.frozen_stages
+    planner.choose(
+        "transfer.frozen_stages",
+        frozen,
+        f"edges and colours of the first stages serve any photograph; {amount} would only disturb them"
+        if frozen
+        else f"{amount} suffice to fit every stage",
+    )
+    planner.choose(
+        "transfer.stage_rate", chosen.stage_rate, "each stage nearer to the image is more general, and changes less"
+    )
+    planner.choose(
+        "transfer.frozen_norms",
+        chosen.frozen_norms,
+        "small batches of few images would blur the statistics"
+        if chosen.frozen_norms
+        else f"{amount} give better ones",
+    )
+
+
+def looks_like_photos(planner: Planner) -> bool:
+    """Whether the images are in colour and large enough that weights made from photographs know what is on them."""
+    typical = min(planner.audit["sizes"][side]["median"] for side in ("width", "height"))
+    return bool(planner.audit["channels"].get("3")) and typical >= PHOTO
+
+
+def manner(images: int, classes: int) -> Manner:
+    """Choose by the amount of data (X2).
+
+    Below a hundred training images, or eight a class, only the linear head is trained: fine-tuning has more to spoil
+    than to gain. From hundreds on, fine-tuning begins from that head (LP-FT, Kumar et al. 2022); the more images, the
+    more of the network may move.
+
+    Args:
+        images: to train on.
+        classes: how many kinds.
+    """
+    if images < HUNDREDS or images < LEAST_PER_CLASS * classes:
+        return Manner("probe", 0, 1.0, True, f"{images:,} images of {classes} classes are too few to fine-tune safely")
+    if images < THOUSANDS:
+        return Manner("finetune", 1, 0.7, True, "hundreds of images: a linear head first, then gentle fine-tuning")
+    if images < TENS_OF_THOUSANDS:
+        return Manner("finetune", 0, 0.7, False, "thousands of images: a linear head first, then fine-tuning of all")
+    return Manner("finetune", 0, 1.0, False, "tens of thousands of images: a linear head, then all at one rate")
+
+
+def _from_scratch(planner: Planner, reason: str, *, given: bool = False) -> None:
+    planner.say("weights.source", None, reason, given=given)
+    planner.recipe = planner.recipe.updated({"weights.source": None, "weights.sha256": None})
+
+
+def _like_run(planner: Planner, origin: Origin) -> Recipe:
+    """The recipe with the network of the run that it starts from; another network could not take its weights."""
+    assert origin.run is not None
+    recipe, theirs = planner.recipe, origin.run[0]
+    same = {"model": theirs.model.model_dump() if isinstance(theirs.model, Named) else theirs.model}
+    if theirs.network is not None:
+        same["network"] = theirs.network.model_dump(mode="json")
+    kept = {} if isinstance(theirs.model, Named) and theirs.model.name == OWN else same
+    return recipe.updated(kept)

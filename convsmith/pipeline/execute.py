@@ -217,8 +217,9 @@ def first_network(job: Job) -> torch.nn.Module:
 def leave_probe(job: Job, model: torch.nn.Module, images: np.ndarray) -> None:
     """Fit the linear probe where training begins; what a checkpoint holds has been through it."""
     recipe = job.recipe
-    if last_checkpoint(job.run.checkpoints) is not None and job.run.has("probe.json"):
-        return
+    begun = last_checkpoint(job.run.checkpoints) is not None
+    if begun and (recipe.transfer.mode is not None or job.run.has("probe.json")):
+        return  # beside a checkpoint the network is an empty one, whose features must not be kept as those of its origin
     if recipe.transfer.mode is not None:
         probe_network(job.run, model, recipe, job.prepared, images, job.tell)
     else:
@@ -326,7 +327,7 @@ class Training:
         recipe = self.job.recipe
         warmup = settled(recipe.train.warmup_steps)
         # A checkpoint made during the warm-up knows no other total than its end, so the recipe's goes first.
-        self.loop.total = recipe.train.steps or warmup
+        self.loop.total = warmup if recipe.train.steps is None else recipe.train.steps
         if recipe.train.steps is None:
             if not self.loop.done:
                 self._iterate()

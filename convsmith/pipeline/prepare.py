@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,6 @@ from convsmith.images import (
     split_rows,
     split_sentence,
     suspected_groups,
-    with_labels,
 )
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.recipe import Data, Image, Recipe, settled
@@ -77,38 +76,32 @@ def prepare(
         label=data.label,
         group=data.group,
         split=data.split,
+        labels=data.labels,
     )
-    said: list[str] = []
     if data.channels is not None:
         dataset = _picked(dataset, data.channels)
-    if data.labels is not None:
-        dataset, said = with_labels(dataset, data.labels)
     dataset, found = audit(
         dataset,
         notes,
         floats=floats,
         progress=lambda done, total: tell(Message("stage", "Checking every image", {"done": done, "total": total})),
     )
+    whole, torn = dataset, []
+    if divide:
+        dataset, torn = drop_torn_groups(dataset)
     if data.fingerprint and dataset.fingerprint != data.fingerprint:
         raise DataError(
             f"The images of {data.source} are not those of the recipe: {_difference(dataset, known or {})}fingerprint "
             f"{dataset.fingerprint[:12]}…, expected {data.fingerprint[:12]}….",
             mend="Put back what was added, removed or changed, or train anew with --set data.fingerprint=null.",
         )
-    found = {**found, "notes": [*said, *found["notes"]]}
+    if torn:
+        found = {**found, "notes": [*found["notes"], _torn(whole, dataset, torn)]}
     return _divided(dataset, found, data, tell) if divide else Prepared(dataset, found)
 
 
 def _divided(dataset: Dataset, found: Mapping[str, Any], data: Data, tell: Listener) -> Prepared:
     """Find what is near to what, keep it on one side, give roles, and record all of it."""
-    whole = dataset
-    dataset, torn = drop_torn_groups(dataset)
-    notes = list(found["notes"])
-    if torn:
-        notes.append(
-            f"{len(whole) - len(dataset):,} training images are left out, because their groups also stand in test or "
-            f"tune: {', '.join(torn[:NAMED])}{', …' if len(torn) > NAMED else ''}."
-        )
     assert dataset.scan is not None
     near = near_duplicates(
         dataset.scan.sketches,
@@ -120,7 +113,7 @@ def _divided(dataset: Dataset, found: Mapping[str, Any], data: Data, tell: Liste
     groups = [name for name in dataset.groups if name]
     record = {
         **found,
-        "notes": notes,
+        "notes": [*found["notes"], *([near.says()] if near.limited else [])],
         "images": len(dataset),
         "roles": dataset.counts(),
         "near_duplicates": near_records(dataset, near),
@@ -130,6 +123,19 @@ def _divided(dataset: Dataset, found: Mapping[str, Any], data: Data, tell: Liste
         "split": {"seed": data.split_seed, "says": split_sentence(before, dataset, near.pairs)},
     }
     return Prepared(dataset, record)
+
+
+def _torn(whole: Dataset, rest: Dataset, groups: Sequence[str]) -> str:
+    """A sentence on the images that are left out because a stated split tears their groups."""
+    left = [
+        f"{count:,} {role}"
+        for role in ("train", "tune")
+        if (count := len(whole.indices(role)) - len(rest.indices(role)))
+    ]
+    return (
+        f"{' and '.join(left)} images are left out, because their groups also stand on the other side of the split as "
+        f"given: {', '.join(groups[:NAMED])}{', …' if len(groups) > NAMED else ''}."
+    )
 
 
 def _picked(dataset: Dataset, channels: tuple[int, ...]) -> Dataset:

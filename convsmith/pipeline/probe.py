@@ -23,6 +23,7 @@ from convsmith.evaluation import Answers, Predictions, evaluate, judge
 from convsmith.evidence import View, frozen_features
 from convsmith.images import RULES
 from convsmith.networks import find_head, set_head
+from convsmith.pipeline.build import OWN
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.prepare import Prepared
 from convsmith.recipe import Recipe, settled
@@ -65,7 +66,7 @@ def probe_network(
         model, head, images,
         prepare=Normalize(settled(recipe.image.mean), settled(recipe.image.std)),
         views=views,
-        identity=_identity(recipe, prepared),
+        identity=_identity(run, recipe, prepared),
         progress=lambda done, total: tell(Message("stage", "Frozen features", {"done": done, "total": total})),
         note=lambda text: tell(Message("note", text)),
     )  # fmt: skip
@@ -203,9 +204,14 @@ def _capped(indices: np.ndarray, most: int | None) -> np.ndarray:
     )
 
 
-def _identity(recipe: Recipe, prepared: Prepared) -> str:
-    """What features depend on: network, weights, what is done to pixels, and the pictures in their order."""
-    dataset, image = prepared.dataset, recipe.image
+def _identity(run: RunFolder, recipe: Recipe, prepared: Prepared) -> str:
+    """What features depend on: network, weights, what is done to pixels, and the pictures in their order.
+
+    The way they are computed counts to the last bit, too: a run that is repeated where they are no longer kept must
+    come to the same head.
+    """
+    dataset, image, manifest = prepared.dataset, recipe.image, run.read_json("manifest.json")
+    code = manifest["model"]["code_sha256"] or (run.path.resolve() if manifest["model"]["name"] == OWN else None)
     assert dataset.hashes is not None
     contents = hashlib.sha256(np.ascontiguousarray(dataset.hashes).data).hexdigest()
     return "\n".join(
@@ -214,9 +220,12 @@ def _identity(recipe: Recipe, prepared: Prepared) -> str:
             recipe.model,
             recipe.network,
             recipe.weights.sha256,
+            code,
             image.model_dump(),
             RULES,
             contents,
             recipe.train.device,
+            recipe.train.memory_format,
+            *(manifest[key] for key in ("versions", "accelerator", "threads", "instruction_set")),
         )
     )

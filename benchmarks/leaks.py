@@ -116,16 +116,16 @@ def searched(root: Path) -> tuple[Dataset, Near, float]:
     dataset, _ = audit(*open_source(root), memory=False)
     assert dataset.scan is not None
     started = time.perf_counter()
-    near = near_duplicates(dataset.scan.sketches, dataset.hashes)
+    near = near_duplicates(dataset.scan.sketches, dataset.contents)
     return dataset, near, time.perf_counter() - started
 
 
 def alike_anyway(dataset: Dataset, near: Near) -> set[frozenset[str]]:
     """Pairs of ids that are the same or nearly so in the source itself."""
-    assert dataset.hashes is not None
+    assert dataset.contents is not None
     pairs = {frozenset((dataset.ids[i], dataset.ids[j])) for i, j in near.pairs.tolist()}
     first: dict[bytes, str] = {}
-    for name, content in zip(dataset.ids, dataset.hashes, strict=True):
+    for name, content in zip(dataset.ids, dataset.contents, strict=True):
         other = first.setdefault(content.tobytes(), name)
         if other != name:
             pairs.add(frozenset((other, name)))

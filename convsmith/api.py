@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,19 @@ from convsmith.reporting import write_report
 from convsmith.run_folder import RunFolder, find_run, read_log
 
 Picture = Any
-"""A path, a PIL image, or an array uint8 `[H, W]` or `[H, W, C]`, C in {1, 3}."""
+"""A path, a PIL image, or an array uint8 `[H, W]` or `[H, W, C]`, C in {1, 3}; of a run on deeper images also uint16
+or float32, with the values of the files."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDataset(Dataset):
+    """What `load_data` returns: images that know how they were asked for, so that a run of them is made alike.
+
+    Args:
+        section: of the recipe.
+    """
+
+    section: Data = field(default_factory=Data)
 
 
 def load_data(
@@ -56,7 +69,8 @@ def load_data(
         source=str(source), images=None if images is None else str(images), label=label, group=group, split=split,
         limit=limit, split_seed=split_seed,
     )  # fmt: skip
-    return pipeline.prepare(section, silent).dataset
+    found = pipeline.prepare(section, silent).dataset
+    return LoadedDataset(**{each.name: getattr(found, each.name) for each in fields(found)}, section=section)
 
 
 def train(
@@ -242,7 +256,7 @@ class Classifier:
         """Probabilities float64 `[N, K]`; rows sum to 1.
 
         Args:
-            pictures: paths, PIL images, or arrays uint8 `[H, W, C]`; decoded and resized as in training.
+            pictures: paths, PIL images, or arrays as `Picture` says; decoded and resized as in training.
 
         Raises:
             DataError: one of them cannot be read.
@@ -252,13 +266,18 @@ class Classifier:
         return self._trained.probabilities([self._trained.see(self._decoded(picture)) for picture in pictures])
 
     def _decoded(self, picture: Picture) -> np.ndarray:
-        return _checked(picture) if isinstance(picture, np.ndarray) else self._trained.read(picture)
+        if not isinstance(picture, np.ndarray):
+            return self._trained.read(picture)
+        return _checked(picture, deep=self._trained.recipe.image.range is not None)
 
 
-def _checked(picture: np.ndarray) -> np.ndarray:
+def _checked(picture: np.ndarray, *, deep: bool) -> np.ndarray:
     array = picture[..., None] if picture.ndim == 2 else picture
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
-        raise UsageError(f"A picture is {array.dtype} {list(picture.shape)}; expected uint8 [H, W] or [H, W, 1 or 3].")
+    kinds = ("uint8", "uint16", "float32") if deep else ("uint8",)
+    if array.dtype.name not in kinds or array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise UsageError(
+            f"A picture is {array.dtype} {list(picture.shape)}; expected {' or '.join(kinds)} [H, W] or [H, W, 1 or 3]."
+        )
     return array
 
 
@@ -285,6 +304,11 @@ def _images(data: str | Path | Dataset) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "data.source": source if named or not Path(source).exists() else str(Path(source).resolve())
     }
+    if isinstance(data, LoadedDataset):
+        asked = data.section.model_dump(include={"images", "label", "group", "split", "limit", "split_seed"})
+        if asked["images"] is not None:
+            asked["images"] = str(Path(asked["images"]).resolve())
+        keys |= {f"data.{name}": value for name, value in asked.items()}
     if isinstance(data, Dataset):
         keys["data.fingerprint"] = data.fingerprint
     return keys

@@ -6,6 +6,7 @@ is resolved by `pipeline.plan`, which says why; `None` means off. Layers: defaul
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -170,6 +171,7 @@ class Train(Section):
     )
     focal: float | None = Field(default=None, gt=0, le=5, description="gamma of the focal loss; null is cross-entropy")
     average: float | Auto | None = Field(default="auto", description="decay of the moving average; null is off")
+    blend: float | Auto = Field(default="auto", description="share of the fine-tuned weights in those that are used")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm")
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
     memory_format: Literal["contiguous", "channels_last"] | Auto = "auto"
@@ -192,6 +194,13 @@ class Train(Section):
         least = 0 if info.field_name in {"warmup_steps", "tune_every"} else 1
         if isinstance(value, int) and value < least:
             raise ValueError(f"{value} is below {least}")
+        return value
+
+    @field_validator("blend")
+    @classmethod
+    def _blend(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0.0 < value <= 1.0:
+            raise ValueError(f"{value} is outside 0 to 1")
         return value
 
     @field_validator("label_smoothing", "average")
@@ -315,7 +324,10 @@ def parse_yaml(text: str, *, whole: bool = True) -> Any:
             f"The recipe is not plain YAML: {reason}.", mend="Tags (!name) and aliases (*name) are refused."
         ) from None
     if whole and not isinstance(value, Mapping):
-        raise UsageError(f"A recipe is a mapping of sections, not {type(value).__name__}.")
+        raise UsageError(
+            f"A recipe is a mapping of sections, not {type(value).__name__}.",
+            mend="Write for example `train: {epochs: 30}`.",
+        )
     return value
 
 
@@ -392,7 +404,8 @@ def _without_derived(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Mapp
     if _at(lower, "train.steps") is not None and ("train.steps" in stale or "train.steps" in asked):
         stale |= PACE  # only a recipe with steps has been through a plan; else someone asked for these
     for key, value in stale.items():
-        if _at(lower, key) not in (None, 0):
+        former = _at(lower, key)
+        if former is not None and (former != 0 or key == "train.steps"):  # a head alone was fitted in no step
             lower = _merge(lower, nested(key, value))
     return lower
 
@@ -410,13 +423,55 @@ def _usage_error(model: type[BaseModel], error: ValidationError, given: Mapping[
     faults = error.errors()
     first, key = faults[0], _key(faults[0]["loc"], given)
     if first["type"] == "extra_forbidden":
-        return UsageError(f"The recipe has no key {key!r}.", mend=suggestion(key, _keys(model)))
+        return UsageError(f"The recipe has no key {key!r}.", mend=_close_keys(key, _keys(model)))
     if first["type"] == "missing":
-        return UsageError(f"Recipe key {key!r} is missing.")
-    reasons = [fault["msg"].removeprefix("Value error, ") for fault in faults if _key(fault["loc"], given) == key]
-    shown = repr(first["input"])
+        glued = isinstance(first["input"], Mapping) and any(":" in str(name) for name in first["input"])
+        mend = "In YAML a space follows each colon: {name: resnet18}." if glued else f"Add it: {key}=VALUE."
+        return UsageError(f"Recipe key {key!r} is missing.", mend=mend)
+    own = [fault for fault in faults if _key(fault["loc"], given) == key]
+    said = [fault["msg"].removeprefix("Value error, ") for fault in own if fault["type"] == "value_error"]
+    reason = said[0] if said else f"it takes {' or '.join(dict.fromkeys(map(_taken, own)))}"
+    value = _at(given, key, first["input"])
+    shown = repr(value)
     shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
-    return UsageError(f"Recipe key {key!r} cannot be {shown}: {'; or '.join(dict.fromkeys(reasons))}.")
+    return UsageError(f"Recipe key {key!r} cannot be {shown}: {reason}.")
+
+
+_TAKEN = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list of values",
+    "none": "nothing (null)",
+    "model": "a section, whose keys are named one by one, as in image.size=224",
+    "dict": "keys with values",
+    "mapping": "keys with values",
+}
+"""What a key takes, by the first word of pydantic's type of error."""
+_BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
+
+def _taken(fault: Any) -> str:
+    """What would have been right, in words that need no knowledge of Python."""
+    context = fault.get("ctx") or {}
+    for bound, words in _BOUNDS.items():
+        if bound in context:
+            return words.format(f"{context[bound]:g}")
+    if fault["type"] == "literal_error":
+        return str(context["expected"])
+    return _TAKEN.get(fault["type"].partition("_")[0]) or str(fault["msg"])
+
+
+def _close_keys(wrong: str, keys: list[str]) -> str:
+    """The keys that are close to a wrong one, else those of its section, else the sections: all would be a page."""
+    section = wrong.partition(".")[0]
+    tops = sorted({key.partition(".")[0] for key in keys})
+    within = [key for key in keys if key.startswith(f"{section}.")]
+    if difflib.get_close_matches(wrong, keys, n=1, cutoff=0.6):
+        return suggestion(wrong, keys)
+    return suggestion(wrong, within) if within else suggestion(wrong, tops)
 
 
 def _key(location: Iterable[str | int], given: Any) -> str:

@@ -18,17 +18,28 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convsmith.errors import ResourceError, RunError, UsageError
 from convsmith.registry import suggestion
 
+if TYPE_CHECKING:
+    from convsmith.recipe import Recipe
+
+DAMAGED = "Put the file back from a copy, or train again."
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextlib.contextmanager
-def disk_errors(doing: str) -> Iterator[None]:
-    """Turn the operating system's refusals to write into errors that say what was being done and how to mend it."""
+def disk_errors(
+    doing: str, *, mend: str = "Check the folder and its permissions, or choose another with --runs DIR."
+) -> Iterator[None]:
+    """Turn the operating system's refusals to write into errors that say what was being done and how to mend it.
+
+    Args:
+        doing: "writing FILE", for the message.
+        mend: what to do where it was refused, other than for want of space.
+    """
     try:
         yield
     except OSError as error:
@@ -37,10 +48,7 @@ def disk_errors(doing: str) -> Iterator[None]:
                 f"The disk is full: {doing} failed.", mend="Free some space; what was saved before stands."
             ) from error
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR}:
-            raise RunError(
-                f"{doing} was refused: {error.strerror}.",
-                mend="Check the folder and its permissions, or choose another with --runs DIR.",
-            ) from error
+            raise RunError(f"{doing} was refused: {error.strerror}.", mend=mend) from error
         raise
 
 
@@ -231,10 +239,10 @@ class RunFolder:
             return json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RunError(
-                f"{self.path} has no {name}.", mend="The run did not get that far: convsmith resume RUN."
+                f"{self.path} has no {name}.", mend=f"The run did not get that far: convsmith resume {self.path}"
             ) from None
         except (ValueError, OSError) as error:
-            raise RunError(f"{path} cannot be read: {error}.") from error
+            raise RunError(f"{path} cannot be read: {error}.", mend=DAMAGED) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON record of the run atomically."""
@@ -248,6 +256,19 @@ class RunFolder:
             raise RunError(
                 f"{self.path} has no {name}.", mend="It is not a run, or its start was cut off: train again."
             ) from None
+
+    def read_recipe(self) -> Recipe:
+        """What made the run, from `recipe.yaml`.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        from convsmith.recipe import Recipe  # it takes a tenth of a second, which a list of runs need not spend
+
+        try:
+            return Recipe.from_yaml(self.read_text("recipe.yaml"))
+        except UsageError as error:
+            raise RunError(f"{self.path / 'recipe.yaml'} is damaged: {error.message}", mend=DAMAGED) from error
 
     def write_text(self, name: str, text: str) -> None:
         """Write one text record of the run atomically."""

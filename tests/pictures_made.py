@@ -74,8 +74,8 @@ def photo_folder(
 
 
 def photo(generator: np.random.Generator, *, side: int = 40, tint: int = 0) -> Image.Image:
-    """Blots of light in colour, `side` px square; `tint` lifts one of the channels, and is none where it is negative."""
-    blots = Image.fromarray(generator.integers(0, 256, (6, 6, 3), np.uint8)).resize(
+    """Blots of light in colour, `side` px square; `tint` lifts one of the channels, unless it is negative."""
+    blots = Image.fromarray(generator.integers(0, 256, (12, 12, 3), np.uint8)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
     pixels = np.asarray(blots).astype(np.float64) * 0.7 + generator.normal(0, 8, (side, side, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import html
 import os
 import signal
@@ -10,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
-from pictures_made import class_folder
+from pictures_made import class_folder, photo_folder
 from PIL import Image
 from torch import nn
 
@@ -239,3 +243,94 @@ def test_a_data_set_from_nowhere_is_refused(tmp_path: Path) -> None:
     data = convsmith.Dataset.from_arrays(np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2, ("a", "b"))
     with pytest.raises(convsmith.ConvsmithError, match="could not be resumed"):
         convsmith.train(data, runs=tmp_path / "runs")
+
+
+def test_images_of_a_table_are_loaded_with_its_columns_and_trained_on_alike(tmp_path: Path) -> None:
+    photo_folder(tmp_path / "photos", classes=("ant", "bee"), each=20, side=24)
+    lines = ["file,kind,donor"]
+    for kind in ("ant", "bee"):
+        lines += [f"{kind}/{number:03d}.png,{kind},d{number // 4}" for number in range(20)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines))
+    data = convsmith.load_data(table, images=tmp_path / "photos", label="kind", group="donor", split_seed=3)
+    assert len(data) == 40
+    assert set(data.groups) == {f"d{number}" for number in range(5)}
+    sides = {
+        group: {role for each, role in zip(data.groups, data.roles, strict=True) if each == group}
+        for group in data.groups
+    }
+    assert all(len(roles) == 1 for roles in sides.values())
+    with pytest.raises(UsageError, match="colour"):
+        convsmith.load_data(table, images=tmp_path / "photos", label="colour")
+
+    run = convsmith.train(data, weights=None, epochs=1, overrides=SMALL, runs=tmp_path / "runs")
+    rows = list(csv.DictReader((run.path / "split.csv").read_text().splitlines()))
+    assert {row["id"]: (row["role"], row["group"]) for row in rows} == {
+        name: (role, group) for name, role, group in zip(data.ids, data.roles, data.groups, strict=True)
+    }
+
+
+def test_a_data_set_loaded_in_part_is_trained_on_in_that_part(pictures: Path, tmp_path: Path) -> None:
+    data = convsmith.load_data(pictures, limit=30)
+    run = convsmith.train(data, epochs=1, overrides=SMALL, runs=tmp_path / "runs")
+    assert (
+        sum(sum(counts.values()) for counts in run.folder.read_json("manifest.json")["data"]["counts"].values()) == 30
+    )
+    with pytest.raises(DataError, match="not those of the recipe"):
+        convsmith.train(data.select(range(10)), epochs=1, overrides=SMALL, runs=tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, Path]:
+    """A run whose head was fitted on a file of weights; its photographs and that file."""
+    folder = tmp_path_factory.mktemp("tuned")
+    photos = photo_folder(folder / "photos", each=14, side=32)
+    torch.manual_seed(1)
+    state = timm.create_model("test_resnet").state_dict()
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "w.safetensors")
+    run = convsmith.train(
+        photos, model="test_resnet", weights=folder / "w.safetensors", overrides=HEAD_ONLY, runs=folder / "runs"
+    )
+    return run, photos, folder / "w.safetensors"
+
+
+HEAD_ONLY = {
+    "image.size": 32, "transfer.mode": "probe", "train.precision": "float32", "train.memory_format": "contiguous",
+}  # fmt: skip
+
+
+def test_a_file_of_weights_is_a_start(tuned: tuple[Run, Path, Path]) -> None:
+    run, _, file = tuned
+    assert run.recipe.weights.source == str(file)
+    assert run.recipe.weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert run.folder.read_json("probe.json")["weights"] == str(file)
+
+
+def test_a_run_is_a_start_as_an_object_and_as_a_path(tuned: tuple[Run, Path, Path], tmp_path: Path) -> None:
+    run, photos, _ = tuned
+    others = photo_folder(tmp_path / "others", classes=("dog", "elk"), each=10, side=32, seed=4)
+    for number, weights in enumerate((run, str(run.path))):
+        again = convsmith.train(others, weights=weights, overrides=HEAD_ONLY, runs=tmp_path / f"runs{number}")
+        assert again.recipe.weights.source == str(run.path.resolve())
+        assert again.recipe.model == run.recipe.model
+        assert list(again.classifier().classes_) == ["dog", "elk"]
+    assert photos.is_dir()
+
+
+def test_nothing_is_a_start_too(tuned: tuple[Run, Path, Path], tmp_path: Path) -> None:
+    _, photos, _ = tuned
+    run = convsmith.train(photos, weights=None, epochs=1, overrides=SMALL, runs=tmp_path / "runs")
+    assert run.recipe.weights.source is None
+    assert run.recipe.transfer.mode is None
+    assert "pixels" in run.folder.read_json("probe.json")["says"]
+
+
+def test_weights_that_are_nowhere_are_refused_before_anything_is_read(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"absent\.pth"):
+        convsmith.train(pictures, model="test_resnet", weights=tmp_path / "absent.pth", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_on_8_bits_refuses_deeper_arrays(run: Run) -> None:
+    with pytest.raises(UsageError, match="expected uint8"):
+        run.classifier().predict([np.zeros((8, 8), np.uint16)])

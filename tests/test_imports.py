@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "scipy", "sklearn", "matplotlib")
+HEAVY = ("torch", "torchvision", "timm", "scipy", "sklearn", "matplotlib")
 LOADED = f"import json, sys; print('LOADED', json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
 WITHOUT_TORCH = """
 import sys

@@ -149,7 +149,7 @@ def test_an_assignment_without_key_or_value_is_refused(wrong):
     ("layer", "key", "mend"),
     [
         ({"train": {"epoch": 3}}, "'train.epoch'", "train.epochs"),
-        ({"trian": {}}, "'trian'", "Known"),
+        ({"trian": {}}, "'trian'", "Did you mean train"),
         ({"data": {"sorce": "x"}}, "'data.sorce'", "data.source"),
         ({"model": {"name": "convnet", "width": 3}}, "'model.width'", ""),
         ({"augment": {"operations": [{"name": "flip", "p": 3}]}}, "'augment.operations.0.p'", "augment.operations"),

@@ -35,6 +35,13 @@ PRESETS: dict[str, tuple[Listed, ...]] = {
         {"name": "flip"},
         {"name": "colour", "options": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}},
     ),
+    "photos-strong": (
+        {"name": "flip"},
+        {"name": "rotation", "options": {"degrees": 15.0}},
+        {"name": "crop", "options": {"scale": (0.25, 1.0)}},
+        {"name": "colour", "options": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}},
+        {"name": "erasing", "options": {"p": 0.25}},
+    ),
     "documents": (
         {"name": "shift", "options": {"pixels": 4, "border": "replicate"}},
         {"name": "rotation", "options": {"degrees": 3.0, "border": "replicate"}},
@@ -66,6 +73,9 @@ class is one crop of 384 of 448 pixels, 73 % of the area, and a mirror image. Th
 with from scratch (Szegedy et al. 2015) enlarge objects far beyond how they are tested (Touvron et al. 2019, "Fixing the
 train-test resolution discrepancy") and often miss them: among millions of images such noise averages out, among
 hundreds it does not. Colour varies by a fifth, for lamps and cameras.
+
+`photos-strong`: photographs, and a network that starts from nothing. A few hundred of them can teach it only by being
+seen in many forms: with `photos`, it knew 501 flowers by heart after 60 epochs (99.8 % right) and 61 % of others.
 
 `documents`: writing has a direction, so nothing is mirrored; a page lies a little crooked under the scanner (Simard et
 al. 2003, "Best practices for convolutional neural networks applied to visual document analysis"); beyond its edge the

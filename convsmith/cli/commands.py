@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import io
 import os
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from convsmith import __version__
-from convsmith.errors import ConvsmithError, Interrupted
+from convsmith.cli.options import coloured
+from convsmith.errors import ConvsmithError, Interrupted, UsageError
 
 STARTED = time.monotonic()
 """When the command began, for budgets; the interpreter's own start before it is a few hundredths of a second."""
@@ -42,6 +45,17 @@ class Commands(click.Group):
             return None
         module, _, function = COMMANDS[cmd_name][0].partition(":")
         return getattr(importlib.import_module(module), function)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in COMMANDS and not word.startswith("-"):
+            raise UsageError(
+                f"There is no command {word!r}.",
+                mend=_close(word, COMMANDS) or f"Those there are: {', '.join(COMMANDS)}.",
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -74,7 +88,7 @@ def run(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names in any script on a terminal that knows only ASCII
     try:
-        result: Any = convsmith.main(args=arguments, prog_name="convsmith", standalone_mode=False)
+        result: Any = convsmith.main(args=arguments, prog_name="convsmith", standalone_mode=False, obj=tuple(arguments))
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (BrokenPipeError, SystemExit):  # the reader, such as `head`, has seen enough; click makes an exit of it
@@ -84,8 +98,7 @@ def run(arguments: list[str]) -> int:
         click.echo(error.ctx.get_help() if error.ctx else "")
         return 0
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _told(*_clicked(error), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort) as stop:
         cause = stop if isinstance(stop, Interrupted) else stop.__cause__ or stop.__context__  # click wraps it
         if isinstance(cause, Interrupted):
@@ -95,6 +108,37 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         return _told(*_explained(error))
+
+
+def _clicked(error: click.ClickException) -> tuple[str, str]:
+    """Message and mend of an error in how the command was typed, which click found."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "convsmith"
+    see = f"See what it takes: {command} --help"
+    if isinstance(error, click.NoSuchOption):
+        known = [name for each in context.command.params for name in each.opts] if context else []
+        return f"{command} has no option {error.option_name}.", _close(error.option_name, known) or see
+    parameter = getattr(error, "param", None)
+    if isinstance(error, click.MissingParameter) and context:
+        pieces = [piece for piece in context.command.collect_usage_pieces(context) if piece != "[OPTIONS]"]
+        return f"{error.format_message().rstrip('.')}.", f"Write: {' '.join((command, *pieces))}"
+    if isinstance(error, click.BadParameter) and parameter is not None:
+        name = parameter.opts[0]
+        if isinstance(parameter.type, click.IntRange):
+            value = error.message.partition(" is not ")[0].strip("'")
+            return f"{name} {value}: a whole number of at least {parameter.type.min} is needed.", see
+        if isinstance(parameter.type, click.Path):
+            return f"{name}: {error.message}", f"Choose another folder: {name} DIR."
+        return f"{name}: {error.message}", see
+    if "extra argument" in error.format_message():
+        see = f"A name with spaces needs quotes around it. {see}"
+    return f"{error.format_message().rstrip('.')}.", see
+
+
+def _close(wrong: str, known: Iterable[str]) -> str:
+    """A question after the known words that are close to a wrong one; empty where none is."""
+    close = difflib.get_close_matches(wrong, list(known), n=2, cutoff=0.6)
+    return f"Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _explained(error: Exception) -> tuple[str, str, int]:
@@ -108,7 +152,7 @@ def _explained(error: Exception) -> tuple[str, str, int]:
 
 
 def _told(message: str, mend: str, code: int) -> int:
-    lines = [click.style("Error: ", fg="red", bold=True) + message if code not in {130, 143} else message]
+    lines = [coloured("Error: ", "red") + message if code not in {130, 143} else message]
     if mend:
         lines.append("  " + mend)
     click.echo("\n".join(lines), err=True)

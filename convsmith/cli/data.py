@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,39 @@ import click
 
 from convsmith.cli import options
 
-NAMED = 5
+NAMED = 3
 CLASSES_SHOWN = 30
+OWN = {"--json", "--open", "--quiet", "-q", "--debug"}
+"""Options that say how to tell, and not what to look at."""
+SAID = (
+    "unreadable image(s) left out",
+    "appear under different labels",
+    "are also in train, pixel for pixel",
+    "grey image(s) among",
+    "animation(s), such as",
+)
+"""Notes of the audit whose facts have lines of their own here."""
 
 
 @click.command()
 @click.argument("data")
 @options.source
-@click.option("--model", help="The network that is to be trained, for the size it takes.")
-@click.option("--weights", help="What it starts from: auto, none, a file, a folder, or a RUN of yours.")
-@click.option("--size", type=click.IntRange(min=4), help="Side of what the network sees, in pixels.")
-@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), help="How other shapes become a square.")
+@click.option("--model", metavar="NAME", help="The network to be trained, whose weights take images of one size.")
 @click.option(
-    "--symmetry", type=click.Choice(["none", "left-right", "any"]), help="Mirrors and turns that keep a class."
+    "--weights", metavar="SOURCE", help="What it starts from: auto, none, a file, a folder, or a RUN of yours."
+)
+@click.option(
+    "--size", type=click.IntRange(min=4), metavar="PX", help="Side of the square that the network sees, in pixels."
+)
+@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), help="How other shapes become that square.")
+@click.option(
+    "--symmetry",
+    type=click.Choice(["none", "left-right", "any"]),
+    help="Which mirrors and turns leave the class as it is.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the recipe.")
-@click.option("--limit", type=click.IntRange(min=2), help="Look at only so many images.")
-@click.option("--name", help="What to call it; by default the data's name.")
+@click.option("--limit", type=click.IntRange(min=2), metavar="N", help="Look at only so many images.")
+@click.option("--name", metavar="NAME", help="What to call it; by default the data's name.")
 @options.as_json
 @options.open_
 @options.common
@@ -75,7 +90,7 @@ def data(
     recipe = Recipe.from_layers(layer(given, over=parse_assignments(assignments)))
     from convsmith import pipeline
 
-    following = shlex.join(["convsmith", "train", *_same(sys.argv)])
+    following = shlex.join(["convsmith", "train", *(word for word in options.typed()[1:] if word not in OWN)])
     with pipeline.Progress(quiet=quiet) as tell:
         found = pipeline.look(recipe, runs=runs, command=following, tell=tell)
     if as_json:
@@ -88,43 +103,35 @@ def data(
     options.hint(following, quiet=quiet)
 
 
-def _same(argv: list[str]) -> list[str]:
-    """The words typed after `data`, for `train` to take them."""
-    own = {"--json", "--open", "--quiet", "-q", "--debug"}
-    return [word for word in argv[2:] if word not in own] if len(argv) > 2 else ["DATA"]
-
-
 def _print(found: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from convsmith.console import plain_console
+    from convsmith.reporting.formats import clean
 
-    audit, dataset = found.prepared.audit, found.prepared.dataset
+    audit, classes = found.prepared.audit, found.prepared.dataset.classes
     console = plain_console()
     sizes = audit["sizes"]
     console.print(
-        f"[bold]{audit['images']:,} images of {len(dataset.classes)} classes[/], "
+        f"[bold]{options.count(audit['images'], 'image')} of {len(classes)} classes[/], "
         f"{_span(sizes['width'])} px wide and {_span(sizes['height'])} px high"
     )
     table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
     roles = list(audit["roles"])
     for column in ("class", *roles, "in all"):
         table.add_column(column, justify="left" if column == "class" else "right", overflow="fold")
-    for name in dataset.classes[:CLASSES_SHOWN]:
+    for name in classes[:CLASSES_SHOWN]:
         numbers = [audit["roles"][role].get(name, 0) for role in roles]
-        table.add_row(escape(name), *(f"{number:,}" for number in numbers), f"{sum(numbers):,}")
+        table.add_row(escape(clean(name)), *(f"{number:,}" for number in numbers), f"{sum(numbers):,}")
     console.print(table)
-    if len(dataset.classes) > CLASSES_SHOWN:
-        console.print(f"… and {len(dataset.classes) - CLASSES_SHOWN} classes more, on the page")
-    for line in _strange(audit):
-        console.print(escape(line), soft_wrap=True)
-    for note in audit["notes"]:
-        console.print(f"[yellow]Note:[/] {escape(note)}", soft_wrap=True)
-    for line in (audit["split"]["says"], found.seen, found.symmetry, found.snapshot):
-        if line:
-            console.print(escape(line), soft_wrap=True)
-    console.print(f"Page with pictures: {escape(str(found.page))}", soft_wrap=True)
+    if len(classes) > CLASSES_SHOWN:
+        console.print(f"… and {len(classes) - CLASSES_SHOWN} classes more, on the page")
+    for label, text in (*strange(audit), *harmless(audit), ("Split", f"{audit['split']['says']}.")):
+        console.print(f"[bold]{label}:[/] {escape(clean(text))}", soft_wrap=True)
+    for text in filter(None, (found.seen, found.symmetry, found.snapshot)):
+        console.print(escape(clean(text)), soft_wrap=True)
+    console.print(f"[bold]Page with pictures:[/] {escape(str(found.page))}", soft_wrap=True)
 
 
 def _span(values: Mapping[str, int]) -> str:
@@ -132,39 +139,55 @@ def _span(values: Mapping[str, int]) -> str:
     return f"{low}" if low == high else f"{low} to {high} (typically {middle})"
 
 
-def _strange(audit: Mapping[str, Any]) -> list[str]:
-    """A line for each kind of thing that a person should look at, with examples."""
-    lines = []
-    leaks = audit.get("leaks") or ()
-    if leaks:
-        pairs = [f"{leak['first']} ({leak['first_role']}) = {leak['second']} ({leak['second_role']})" for leak in leaks]
-        lines.append(f"LEAKS: {len(leaks):,} images stand, equal or nearly so, in two roles: {_some(pairs)}")
-    conflicts = audit.get("label_conflicts") or ()
-    near = audit.get("near_duplicates") or ()
-    differ = [[pair["first"], pair["second"]] for pair in near if pair["labels_differ"]]
-    if conflicts or differ:
-        groups = [" = ".join(group) for group in (*conflicts, *differ)]
-        lines.append(f"LABELS DISAGREE: {len(groups):,} sets of equal or nearly equal images: {_some(groups)}")
-    if audit["unreadable"]:
-        files = [f"{item['path']} ({item['reason']})" for item in audit["unreadable"]]
-        lines.append(f"UNREADABLE: {len(files):,} files are left out: {_some(files)}")
-    if audit["duplicates"]:
-        lines.append(
-            f"Copies: {len(audit['duplicates']):,} sets of equal images: {_some(map(' = '.join, audit['duplicates']))}"
+def strange(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a person should look at before anything is trained: a label and a sentence each, the worst first.
+
+    Args:
+        audit: the record of `images.audit`, with near duplicates, leaks and suspected groups.
+    """
+    told = []
+    if leaks := audit.get("leaks"):
+        pairs = [f"{each['first']} ({each['first_role']}) = {each['second']} ({each['second_role']})" for each in leaks]
+        n = options.count(len(leaks), "pair")
+        text = (
+            f"{n} of equal or nearly equal images on two sides of the split, which flatters the test: {_some(pairs)}."
         )
-    if near:
+        told.append(("Leaks", f"{text} Keep one of each."))
+    near = audit.get("near_duplicates") or ()
+    differ = [(pair["first"], pair["second"]) for pair in near if pair["labels_differ"]]
+    if wrong := [*(audit.get("label_conflicts") or ()), *differ]:
+        n = options.count(len(wrong), "set")
+        text = f"{n} of equal or nearly equal images under different labels: {_some(map(' = '.join, wrong))}."
+        told.append(("Labels disagree", f"{text} Move the wrong ones, or correct them with --labels FILE."))
+    if lost := audit["unreadable"]:
+        told.append(("Unreadable", f"{options.count(len(lost), 'file')} left out: {_some(map(_reasoned, lost))}."))
+    told += [("Groups", group["says"]) for group in audit.get("suspected_groups") or ()]
+    told += [("Note", note) for note in audit["notes"] if not any(part in note for part in SAID)]
+    return told
+
+
+def harmless(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was found and is taken care of: a label and a sentence each."""
+    told = []
+    if copies := audit["duplicates"]:
+        n = options.count(len(copies), "set")
+        told.append(("Copies", f"{n} of equal images: {_some(map(' = '.join, copies))}."))
+    if near := audit.get("near_duplicates"):
+        n = options.count(len(near), "pair")
         pairs = [f"{pair['first']} ~ {pair['second']}" for pair in near]
-        lines.append(f"Near duplicates: {len(near):,} pairs: {_some(pairs)}")
+        told.append(("Near duplicates", f"{n} of nearly equal images: {_some(pairs)}."))
     for form, entry in (audit.get("forms") or {}).items():
-        if entry["n"] and form not in {"misnamed"}:
-            lines.append(f"{form}: {entry['n']:,} files; {entry['rule']}")
-    if audit["skipped"]:
-        lines.append(f"Skipped: {len(audit['skipped']):,} files: {_some(item['path'] for item in audit['skipped'])}")
-    for group in audit.get("suspected_groups") or ():
-        lines.append(f"GROUPS? {group['says']}")
-    return lines
+        if entry["n"] and form != "misnamed":
+            told.append(("Converted", f"{form}, {options.count(entry['n'], 'file')}: {entry['rule']}"))
+    if skipped := audit["skipped"]:
+        told.append(("Passed over", f"{options.count(len(skipped), 'file')}: {_some(map(_reasoned, skipped))}."))
+    return told
 
 
-def _some(items: Any) -> str:
+def _reasoned(item: Mapping[str, str]) -> str:
+    return f"{item['path']} ({item['reason']})"
+
+
+def _some(items: Iterable[str]) -> str:
     listed = list(items)
-    return "; ".join(listed[:NAMED]) + ("; …" if len(listed) > NAMED else "")
+    return "; ".join(listed[:NAMED]) + (f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else "")

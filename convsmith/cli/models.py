@@ -22,9 +22,14 @@ SHOWN = 50
 @click.command()
 @click.argument("pattern", required=False)
 @click.option(
-    "--weights", type=click.Path(path_type=Path), help="A folder of weights to look in, besides this machine's caches."
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder of weights to look in, besides this machine's caches.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, help="Show so many at most.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", default=SHOWN, show_default=True, help="Show so many at most."
+)
 @options.as_json
 @options.common
 def models(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +18,22 @@ Command = Callable[..., Any]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress and no hints, only results, notes and errors.")
-device = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
-open_ = click.option("--open", "open_", is_flag=True, help="Open the report in a browser.")
+device = click.option(
+    "--device", metavar="NAME", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto."
+)
+open_ = click.option("--open", "open_", is_flag=True, help="Open the page in a browser.")
 code = click.option(
     "--code", metavar="FILE.py", help="The run's own network code, needed where it has one; its hash is checked."
 )
 run = click.argument("run", metavar="RUN")
 _runs = click.option(
-    "--runs", "runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs lie."
+    "--runs",
+    "runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Where runs lie.",
 )
 _debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
@@ -103,7 +113,29 @@ def own_code(path: str | None) -> Code | None:
     return Code(Path(path), "", {}) if path else None
 
 
+def typed() -> tuple[str, ...]:
+    """The words after `convsmith` that the user typed; none where a command is called from Python."""
+    return click.get_current_context().obj or ()
+
+
+def count(number: int, thing: str, things: str = "") -> str:
+    """`1 picture`, `1,200 pictures`; `2 copies` where the plural is given."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def quoted(path: object) -> str:
+    """A path or name as a shell takes it."""
+    return shlex.quote(str(path))
+
+
 def hint(text: str, *, quiet: bool) -> None:
     """Say on standard error what to type next."""
     if not quiet:
-        click.echo(click.style("Next: ", fg="green", bold=True) + text, err=True)
+        click.echo(coloured("Next: ", "green") + text, err=True)
+
+
+def coloured(text: str, colour: str) -> str:
+    """Bold text in a colour, for a terminal; as it is where colours are not wanted (no-color.org), or not known."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, fg=colour, bold=True)

@@ -6,13 +6,16 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from convsmith.cli import options
+
+if TYPE_CHECKING:
+    from convsmith.run_folder import RunFolder
 
 TOP = 3
 BATCH = 64
@@ -20,15 +23,19 @@ BATCH = 64
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="RUN PATHS...")
-@click.option("--model", help="Instead of RUN: a network with its published weights, such as resnet18.")
-@click.option("--weights", default="auto", help="With --model: its weights: auto, a file or a folder.")
+@click.option("--model", metavar="NAME", help="Instead of RUN: a network with its published weights, such as resnet18.")
+@click.option(
+    "--weights", default="auto", metavar="SOURCE", help="With --model: its weights: auto, a file or a folder."
+)
 @click.option(
     "--sort-into", type=click.Path(path_type=Path), help="Copy each picture into DIR/<class>/.", metavar="DIR"
 )
 @click.option(
     "--format", "style", type=click.Choice(["table", "csv", "json"]), help="By default a table on a terminal, else CSV."
 )
-@click.option("--batch", type=click.IntRange(min=1), default=BATCH, show_default=True, help="Pictures at a time.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", default=BATCH, show_default=True, help="Pictures at a time."
+)
 @options.code
 @options.device
 @options.as_json
@@ -57,9 +64,9 @@ def predict(
     """
     from convsmith.cli import sorting
 
-    paths = words if model else words[1:]
     _refuse(words, model, weights)
-    folder = None if model else options.found(words[0], runs)
+    paths = words if model else words[1:]
+    folder = None if model else _run(words[0], runs)
     files = list(_files(paths))
     if sort_into is not None:
         sorting.refuse_target(sort_into, paths)
@@ -69,23 +76,20 @@ def predict(
         trained = pipeline.load_published(str(model), weights, device=device)
     else:
         trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
-    rows = list(_rows(trained, files, batch))
     style = "json" if as_json else style or ("table" if sys.stdout.isatty() else "csv")
+    rows = list(_rows(trained, files, batch, whole=style == "json"))
     {"json": _print_json, "csv": _print_csv, "table": _print_table}[style](rows)
     failed = sum(1 for row in rows if row["error"])
     if failed and not quiet:
-        click.echo(f"{failed} of {len(rows)} pictures could not be read.", err=True)
+        click.echo(f"{failed} of {options.count(len(rows), 'picture')} could not be read.", err=True)
     if sort_into is not None:
-        there = sorting.sort_into(sort_into, rows, files)
-        click.echo(
-            f"{there} pictures are in {sort_into}, in one folder for each class; the originals are untouched.", err=True
-        )
-    elif folder is not None:
-        options.hint(f"convsmith evaluate {words[0]} --data FOLDER   measures it on labelled pictures", quiet=quiet)
+        there = sorting.sort_into(sort_into, rows, files, trained.classes)
+        click.echo(f"{options.count(there, 'copy', 'copies')} in {sort_into}, a folder for each class.", err=True)
+    if model is None:
+        options.hint(f"convsmith evaluate {options.quoted(words[0])} --data FOLDER   # measure it", quiet=quiet)
     else:
-        options.hint(
-            f"convsmith train FOLDER --model {model} --weights {weights}   fits it to your classes", quiet=quiet
-        )
+        start = "" if weights == "auto" else f" --weights {options.quoted(weights)}"
+        options.hint(f"convsmith train FOLDER --model {model}{start}   # fit it to your classes", quiet=quiet)
     return 3 if failed else None
 
 
@@ -96,8 +100,39 @@ def _refuse(words: tuple[str, ...], model: str | None, weights: str) -> None:
         raise UsageError("--weights belongs to a network by name.", mend="Add --model NAME, or leave it out.")
     if model is None and not words:
         raise UsageError(
-            "Neither a run nor a picture was named.", mend="convsmith predict RUN PICTURES, RUN being `last`."
+            "Neither a run nor a picture was named.", mend="Write: convsmith predict RUN PATHS, RUN being `last`."
         )
+    if model is not None and weights == "none":
+        raise UsageError("Without weights a network knows nothing.", mend="Give them: --weights FILE, or auto.")
+    if model is not None and (model == "last" or _is_run(model)):
+        rest = " ".join(map(options.quoted, (model, *words)))
+        raise UsageError(
+            f"{model} is a run, and --model is for networks by name.", mend=f"Write: convsmith predict {rest}"
+        )
+    if model is not None and words and (_is_run(words[0]) or (words[0] == "last" and not Path("last").exists())):
+        raise UsageError(
+            f"The run {words[0]} and --model {model} are two networks, and one is to answer.",
+            mend="Leave one of them out.",
+        )
+
+
+def _is_run(path: str) -> bool:
+    return (Path(path) / "recipe.yaml").is_file()
+
+
+def _run(name: str, runs: Path) -> RunFolder:
+    """The run of the first word; a picture there is told apart from a run that is not known."""
+    from convsmith.errors import UsageError
+
+    try:
+        return options.found(name, runs)
+    except UsageError:
+        if not Path(name).exists():
+            raise
+        raise UsageError(
+            f"The first word names the run, and {name} is none.",
+            mend=f"Write: convsmith predict last {options.quoted(name)}",
+        ) from None
 
 
 def _files(paths: Iterable[str]) -> Iterator[str]:
@@ -122,7 +157,9 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
         elif Path(path).exists():
             yield path
         else:
-            raise UsageError(f"There is no file {path}.")
+            raise UsageError(
+                f"There is no file or folder {path}.", mend="Check the path; one with spaces needs quotes around it."
+            )
 
 
 def _is_picture(path: Path, extensions: Container[str]) -> bool:
@@ -130,7 +167,15 @@ def _is_picture(path: Path, extensions: Container[str]) -> bool:
     return path.suffix.lower().lstrip(".") in extensions and not path.name.startswith(".") and path.is_file()
 
 
-def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]]:
+def _rows(trained: Any, files: list[str], batch: int, *, whole: bool) -> Iterator[dict[str, Any]]:
+    """An answer for each file, in their order.
+
+    Args:
+        trained: the network.
+        files: paths as the file system knows them.
+        batch: how many pictures at a time.
+        whole: with the logits of all classes and the pixels' SHA-256, which would fill the memory for many files.
+    """
     from convsmith.errors import DataError
     from convsmith.images import pixel_hash
     from convsmith.images.decode import shown
@@ -146,20 +191,24 @@ def _rows(trained: Any, files: list[str], batch: int) -> Iterator[dict[str, Any]
         logits = trained.logits([seen[path] for path in good], batch_size=batch)
         answers = dict(zip(good, logits, strict=True))
         for path in files[start : start + batch]:
+            name = shown(path)
             if path not in answers:
-                yield {"path": shown(path), "class": None, "probability": None, "top": [], "error": str(seen[path])}
+                yield {"path": name, "class": None, "probability": None, "top": [], "error": str(seen[path])}
                 continue
-            digest = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
-            yield {"path": shown(path), **_answer(trained, answers[path]), "pixels": digest, "error": None}
+            row = {"path": name, **_answer(trained.classes, answers[path]), "error": None}
+            if whole:
+                row["logits"] = [float(value) for value in answers[path]]
+                row["pixels"] = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
+            yield row
 
 
-def _answer(trained: Any, logits: Any) -> dict[str, Any]:
+def _answer(classes: Sequence[str], logits: Any) -> dict[str, Any]:
     from convsmith.evaluation import softmax
 
     probabilities = softmax(logits[None])[0]
     order = probabilities.argsort()[::-1][:TOP]
-    top = [{"class": trained.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
-    return {**top[0], "top": top, "logits": [float(value) for value in logits]}
+    top = [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
+    return {**top[0], "top": top}
 
 
 def _print_json(rows: list[dict[str, Any]]) -> None:

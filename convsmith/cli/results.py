@@ -57,13 +57,14 @@ def report(run: str, *, runs: Path, quiet: bool, open_: bool, as_json: bool) -> 
     if open_:
         click.launch(str(path))
     else:
-        options.hint(f"open {path} in a browser, or convsmith report {run} --open", quiet=quiet)
+        options.hint(f"convsmith report {options.quoted(run)} --open", quiet=quiet)
 
 
 @click.command()
 @options.run
-@click.option("--data", help="Labelled images to measure on instead: a folder or a named set.")
-@click.option("--limit", type=click.IntRange(min=2), help="Use only so many of them.")
+@click.option("--data", metavar="DATA", help="Labelled images to measure on instead: a folder, a table or a named set.")
+@options.source
+@click.option("--limit", type=click.IntRange(min=2), metavar="N", help="Use only so many of them.")
 @options.code
 @options.device
 @options.as_json
@@ -73,6 +74,11 @@ def evaluate(
     *,
     data: str | None,
     limit: int | None,
+    images: str | None,
+    label: str | None,
+    group: str | None,
+    split: str | None,
+    labels: str | None,
     code: str | None,
     device: str,
     runs: Path,
@@ -86,6 +92,8 @@ def evaluate(
     folder = options.found(run, runs)
     from convsmith.cli.show import headline, print_split
 
+    columns = options.columns(images, label, group, split, labels)
+    _refuse_idle(data, {**columns, "limit": limit, "code": code})
     if data is None:
         from convsmith.evaluation import rescore
 
@@ -93,17 +101,30 @@ def evaluate(
         place = "results.json"
     else:
         from convsmith import pipeline
+        from convsmith.recipe import Data
 
+        named = Data.model_validate({"source": data, "limit": limit, **columns})
         with pipeline.Progress(quiet=quiet) as tell:
             trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)
-            result, place = pipeline.evaluate_on(trained, data, limit=limit, tell=tell)
+            result, place = pipeline.evaluate_on(trained, named, tell=tell)
         split = data
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=1))
     else:
         print_split(result, split)
         _print_classes(result)
-    options.hint(f"convsmith report {run} --open   (the figures lie in {folder.path / place})", quiet=quiet)
+    options.hint(
+        f"convsmith report {options.quoted(run)} --open   # the figures lie in {folder.path / place}", quiet=quiet
+    )
+
+
+def _refuse_idle(data: str | None, given: Mapping[str, object]) -> None:
+    """Raise `UsageError` for options that say how to read images where none are named."""
+    from convsmith.errors import UsageError
+
+    idle = next((name for name, value in given.items() if value is not None), None)
+    if data is None and idle is not None:
+        raise UsageError(f"--{idle} is for other images, and none are named.", mend="Add --data FOLDER.")
 
 
 def _print_classes(result: Mapping[str, Any]) -> None:
@@ -133,7 +154,9 @@ def _row(run: Any) -> dict[str, Any]:
     row = {"run": run.path.name, "data": "", "network": "", "result": "not finished", "time": ""}
     try:
         manifest = run.read_json("manifest.json")
-        row["data"], row["network"] = manifest["data"]["source"], manifest["model"]["description"]
+        model = manifest["model"]
+        row["data"] = manifest["data"]["source"]
+        row["network"] = model["description"] if model["name"] == "own" else model["name"]
         if run.ended:
             _, best = headline(run.read_json("results.json"))
             name, figure = next(iter(best["metrics"].items()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,29 +32,46 @@ Nothing is changed in your folder. What is chosen for you is printed with its re
 @click.command()
 @click.argument("data", required=False)
 @options.source
-@click.option("--model", help="A name, or FILE.py:NAME for your own network; chosen for you if not given.")
-@click.option("--weights", help="What it starts from: auto, none, a file, a folder, or a RUN of yours.")
+@click.option(
+    "--model", metavar="NAME", help="A name, or FILE.py:NAME for your own network; chosen for you if not given."
+)
+@click.option(
+    "--weights", metavar="SOURCE", help="What it starts from: auto, none, a file, a folder, or a RUN of yours."
+)
 @click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument of your own network; repeatable.")
-@click.option("--epochs", type=click.IntRange(min=1), help="How many passes over the training images.")
-@click.option("--budget", help="Wall clock of the whole command, report included: 90s, 5m, 1h30m.")
-@click.option("--recipe", "recipes", multiple=True, help="A named recipe or a YAML file; repeatable, later ones win.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="How many passes over the training images.")
+@click.option("--budget", metavar="TIME", help="Wall clock of the whole command, report included: 90s, 5m, 1h30m.")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="A named recipe or a YAML file; repeatable, later ones win.",
+)
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any key of the recipe, such as train.batch=64."
 )
-@click.option("--size", type=click.IntRange(min=4), help="Side of what the network sees, in pixels.")
-@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), help="How other shapes become a square.")
+@click.option(
+    "--size", type=click.IntRange(min=4), metavar="PX", help="Side of the square that the network sees, in pixels."
+)
+@click.option("--fit", type=click.Choice(["crop", "pad", "stretch"]), help="How other shapes become that square.")
 @click.option(
     "--symmetry",
     type=click.Choice(["none", "left-right", "any"]),
     help="Which mirrors and turns leave the class as it is; augmentation keeps to them.",
 )
-@click.option("--limit", type=click.IntRange(min=2), help="Use only so many images, of all classes alike.")
-@click.option("--name", help="What to call the run; by default the data's name.")
+@click.option("--limit", type=click.IntRange(min=2), metavar="N", help="Use only so many images, of all classes alike.")
+@click.option("--name", metavar="NAME", help="What to call the run; by default the data's name.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Of initialisation, order and augmentation; the split has its own."
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of initialisation, order and augmentation; the split has its own.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=1, help="Make so many runs, of one seed after another.")
-@click.option("--device", help="cpu, cuda, mps or auto.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, metavar="N", help="Make so many runs, of one seed after another."
+)
+@click.option("--device", metavar="NAME", help="cpu, cuda, mps or auto.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @options.as_json
 @options.open_
@@ -95,8 +111,8 @@ def train(
     recipe, code = _asked(data, runs, columns=options.columns(images, label, group, split, labels), **asked)
     from convsmith import pipeline
     from convsmith.cli.show import plan_json, print_seeds
-    from convsmith.recipe import Recipe
 
+    pipeline.refuse_unknown(recipe)
     if dry_run:
         with pipeline.Progress(quiet=quiet, plan=False) as tell:
             made, prepared = pipeline.make_plan(recipe, code=code, tell=tell, started=STARTED)
@@ -110,10 +126,10 @@ def train(
     for seed in range(recipe.seed, recipe.seed + seeds):
         with pipeline.Progress(quiet=quiet, plan=not made_runs) as tell:
             seeded = recipe.updated({"seed": seed})
-            words = ("convsmith", *sys.argv[1:])
+            words = ("convsmith", *options.typed())
             made_runs.append(pipeline.train(seeded, runs=runs, code=code, tell=tell, started=started, command=words))
         # What was measured for the first, and the steps of its budget, hold for all: only the seed differs.
-        recipe = Recipe.from_yaml(made_runs[0].read_text("recipe.yaml"))
+        recipe = made_runs[0].read_recipe()
         started = time.monotonic()
     if seeds > 1 and _speaks():
         print_seeds(made_runs, as_json=as_json)
@@ -125,7 +141,7 @@ def train(
 @click.command()
 @options.run
 @options.code
-@click.option("--data", help="Where the images lie now, if they were moved.")
+@click.option("--data", metavar="DATA", help="Where the images lie now, if they were moved.")
 @options.as_json
 @options.open_
 @options.common
@@ -149,7 +165,7 @@ def _ended(run: RunFolder, *, quiet: bool, as_json: bool, open_: bool) -> None:
     print_results(run, as_json=as_json)
     if open_:
         click.launch(str(run.report))
-    options.hint(f"convsmith predict {run.path} PICTURE.jpg", quiet=quiet)
+    options.hint(f"convsmith predict {options.quoted(run.path)} PICTURE.jpg", quiet=quiet)
 
 
 def _speaks() -> bool:

@@ -113,7 +113,7 @@ def expected_calibration_error(
         # in which every image was right would otherwise claim to know theirs exactly.
         overall = proportion(right, groups, level=level)
         ends = [abs(float(confidence.mean()) - float(end)) for end in (overall.low, overall.high) if end is not None]
-        low, high = min(low, *ends), max(high, *ends)
+        low, high = min([low, *ends]), max([high, *ends])
     units = n if codes is None else int(codes.max()) + 1
     method = f"{len(sizes)} equal-mass bins, test inversion bootstrap {100 * level:g} %, {repeats} repeats"
     return Estimate(value, low, high, units, method, level=level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ from convsmith.run_folder import write_atomically
 
 View = Literal["image", "mirror"]
 Progress = Callable[[int, int], None]
+DIGEST = 32
+"""Bytes of the SHA-256 behind the features: one that a disk has changed is a feature like any other."""
 
 
 def frozen_features(
@@ -87,18 +90,25 @@ def _compute(
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Read features that are whole: of this shape, followed by their own SHA-256."""
     try:
-        features = np.load(path)
-    except (OSError, ValueError, EOFError):  # none, or cut short, or no longer an array
+        kept = np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as stream:
+            stream.seek(-DIGEST, os.SEEK_END)
+            digest = stream.read()
+    except (OSError, ValueError, EOFError, OverflowError):  # none, or cut short, or no longer an array
         return None
-    whole = features.shape == shape and features.dtype == np.float32 and bool(np.isfinite(features).all())
-    return features if whole else None
+    if kept.shape != shape or kept.dtype != np.float32:
+        return None
+    features = np.array(kept)
+    return features if hashlib.sha256(features.data).digest() == digest else None
 
 
 def _keep(path: Path, features: np.ndarray, note: Callable[[str], None] | None) -> None:
     """Write them for the next run; a folder that cannot be written costs that run its time and nothing else."""
     buffer = io.BytesIO()
     np.save(buffer, features)
+    buffer.write(hashlib.sha256(features.data).digest())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())

@@ -6,17 +6,16 @@ from convsmith.images.dataset import ROLES, ArrayPixels, Dataset, FilePixels, Sc
 from convsmith.images.decode import (
     FORMS_SEEN,
     RULES,
-    Fit,
     UnreadableImage,
     decode,
     decode_seen,
-    evaluation_pixels,
-    pixel_hash,
-    value_range,
+    decoder,
 )
 from convsmith.images.examine import bit_of
+from convsmith.images.fitting import Fit, evaluation_pixels, value_range
 from convsmith.images.folders import EXTENSIONS, SourceNotes, id_to_path, path_to_id
 from convsmith.images.groups import suspected_groups, with_groups
+from convsmith.images.hashes import pixel_hash
 from convsmith.images.labels import with_labels
 from convsmith.images.near import Near, leaks, near_duplicates, near_records
 from convsmith.images.snapshot import Snapshot, compare
@@ -44,6 +43,7 @@ __all__ = [
     "compare",
     "decode",
     "decode_seen",
+    "decoder",
     "drop_torn_groups",
     "evaluation_pixels",
     "id_to_path",

@@ -11,9 +11,10 @@ import numpy as np
 
 from convsmith.errors import DataError
 from convsmith.images.dataset import ArrayPixels, Dataset, FilePixels, Pixels, Scan
-from convsmith.images.decode import FORMS_SEEN, UnreadableImage
+from convsmith.images.decode import FORMS_SEEN, UnreadableImage, as_array, decode_file
 from convsmith.images.examine import Seen, bit_of, examine, look
 from convsmith.images.folders import SourceNotes
+from convsmith.images.hashes import pixel_hash
 from convsmith.images.memory import Memory, Refused, Stamp, stamp_of
 from convsmith.images.near import SKETCH
 from convsmith.images.threads import Progress, in_threads
@@ -31,6 +32,7 @@ class _Reading:
 
     scan: Scan
     hashes: np.ndarray
+    pixels: dict[bytes, bytes] = field(default_factory=dict)  # of files that look the same: hash -> that of the pixels
     unreadable: list[tuple[int, Refused]] = field(default_factory=list)
     remembered: int = 0
     notes: list[str] = field(default_factory=list)
@@ -45,6 +47,11 @@ def audit(
     floats: bool = False,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Decode, hash and look at every picture once, drop the unreadable, and record what was found.
+
+    Files are hashed as they are. Where two of them differ but look the same in every figure (size, brightness,
+    sharpness), their pixels are hashed too, so that copies in other formats are found: that is a second decode of those
+    few. A JPEG of `decode.LUMA` pixels and more a side and its copy in another format have slightly different figures;
+    such pairs are found by `images.near`, with a likeness of about 1.
 
     Args:
         dataset: as a source gives it.
@@ -66,7 +73,9 @@ def audit(
     found = notes or SourceNotes()
     read = _read_all(dataset, progress, memory=memory, floats=floats)
     kept = np.flatnonzero(read.scan.shapes[:, 0] > 0)
-    clean = replace(dataset.select(kept), hashes=read.hashes[kept], scan=read.scan.select(kept))
+    clean = replace(
+        dataset.select(kept), hashes=read.hashes[kept], scan=read.scan.select(kept), twins=_twins(read.pixels)
+    )
     _refuse_hollow(dataset, clean, read.unreadable)
     assert clean.scan is not None
     copies = _duplicates(clean)
@@ -159,6 +168,9 @@ def _read_files(
                 if len(fresh) == _BATCH:
                     kept.remember(fresh)
                     fresh = []
+        fresh += [
+            (names[i], stamp, seen) for i, seen in _tell_apart(paths, pixels.pick, reading) if (stamp := stamps[i])
+        ]
     finally:
         if kept is not None:
             kept.remember(fresh)
@@ -189,6 +201,56 @@ def _enter(reading: _Reading, i: int, seen: Seen | Refused) -> None:
     scan.brightness[i], scan.sharpness[i] = seen.brightness, seen.sharpness
     scan.sketches[i] = np.frombuffer(seen.sketch, np.uint8)
     reading.hashes[i] = np.frombuffer(seen.content, np.uint8)
+    if seen.pixels:
+        reading.pixels[seen.content] = seen.pixels
+
+
+def _tell_apart(paths: list[str], pick: tuple[int, ...] | None, reading: _Reading) -> list[tuple[int, Seen]]:
+    """Hash the pixels of files that look like another one, where they are not known yet; what is to be remembered."""
+    wanted = [i for i in _lookalikes(reading) if reading.hashes[i].tobytes() not in reading.pixels]
+
+    def pixels_of(k: int) -> bytes:
+        try:
+            read = decode_file(paths[wanted[k]], pick)
+        except UnreadableImage:  # gone meanwhile, or out of reach: whoever reads it next is told
+            return b""
+        unchanged = read.content == reading.hashes[wanted[k]].tobytes()
+        return pixel_hash(as_array(read.picture)) if unchanged else b""
+
+    told = []
+    for i, pixels in zip(wanted, in_threads(pixels_of, len(wanted), chunk=_CHUNK), strict=True):
+        if pixels:
+            content, scan = reading.hashes[i].tobytes(), reading.scan
+            height, width, channels = scan.shapes[i].tolist()
+            figures = (scan.sketches[i].tobytes(), float(scan.brightness[i]), float(scan.sharpness[i]))
+            reading.pixels[content] = pixels
+            told.append((i, Seen((height, width, channels), content, *figures, int(scan.forms[i]), pixels)))
+    return told
+
+
+def _lookalikes(reading: _Reading) -> list[int]:
+    """Find files of different bytes that are equal in size, brightness and sharpness; of equal files the first."""
+    scan = reading.scan
+    rows = np.flatnonzero(scan.shapes[:, 0] > 0)
+    columns = (scan.shapes[rows], scan.brightness[rows, None], scan.sharpness[rows, None])
+    figures = np.concatenate([np.ascontiguousarray(column).view(np.uint32) for column in columns], axis=1)
+    _, group, size = np.unique(_as_keys(figures), return_inverse=True, return_counts=True)
+    alike: dict[int, dict[bytes, int]] = defaultdict(dict)
+    for k in np.flatnonzero(size[group] > 1).tolist():
+        alike[int(group[k])].setdefault(reading.hashes[rows[k]].tobytes(), int(rows[k]))
+    return sorted(i for files in alike.values() if len(files) > 1 for i in files.values())
+
+
+def _as_keys(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").reshape(-1)
+
+
+def _twins(pixels: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Name, for every file whose pixels are those of other files too, the least of their hashes."""
+    files: dict[bytes, list[bytes]] = defaultdict(list)
+    for content, seen in pixels.items():
+        files[seen].append(content)
+    return {content: min(same) for same in files.values() if len(same) > 1 for content in same}
 
 
 def _forms(dataset: Dataset) -> dict[str, dict[str, Any]]:
@@ -219,9 +281,9 @@ def _refuse_hollow(dataset: Dataset, clean: Dataset, unreadable: list[tuple[int,
 
 
 def _duplicates(dataset: Dataset) -> list[list[int]]:
-    assert dataset.hashes is not None
+    assert dataset.contents is not None
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for i, content in enumerate(dataset.hashes):
+    for i, content in enumerate(dataset.contents):
         groups[content.tobytes()].append(i)
     return [group for group in groups.values() if len(group) > 1]
 

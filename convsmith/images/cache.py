@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from convsmith.errors import ResourceError
-from convsmith.images.dataset import ArrayPixels, Dataset
-from convsmith.images.decode import RULES, Fit, evaluation_pixels
+from convsmith.images.dataset import ArrayPixels, Dataset, FilePixels
+from convsmith.images.decode import RULES, decoder
+from convsmith.images.fitting import Fit, evaluation_pixels
 from convsmith.images.places import cache_folder
 from convsmith.images.threads import Progress, in_threads
 
@@ -37,9 +38,9 @@ def pixel_cache(
     """Give the evaluation pixels of every image, in the order of the data set.
 
     Pictures in memory that already fit are laid out in memory. All else is made once, in parallel, into a file named by
-    a hash of the pictures' contents in order, the size, fit and channels, and the version of the rules; a later call
-    maps it after checking its length and a sample of its pictures. Writing goes to a temporary name and is renamed, so
-    a broken build leaves nothing behind.
+    a hash of the pictures' contents in order, what is picked of them, the size, fit and channels, the version of the
+    rules and the decoder; a later call maps it after checking its length and a sample of its pictures. Writing goes to
+    a temporary name and is renamed, so a broken build leaves nothing behind.
 
     Args:
         dataset: audited.
@@ -68,7 +69,7 @@ def pixel_cache(
         return seen.transpose(2, 0, 1)
 
     place = folder if folder is not None else cache_folder() / "pixels"
-    path = place / f"{_key(dataset.hashes, size, fit, channels, keep, range)}.npy"
+    path = place / f"{_key(dataset, size, fit, channels, keep, range)}.npy"
     found = _open(path, shape, make)
     if found is not None:
         return found
@@ -84,13 +85,19 @@ def pixel_cache(
     return np.load(path, mmap_mode="r")
 
 
-def _key(hashes: np.ndarray, size: int, fit: str, channels: int, keep: float, range: tuple[float, float] | None) -> str:
-    """Name what is in a cache: contents rather than the fingerprint, so that renaming a class costs nothing."""
+def _key(dataset: Dataset, size: int, fit: str, channels: int, keep: float, range: tuple[float, float] | None) -> str:
+    """Name what is in a cache: contents rather than the fingerprint, so that renaming a class costs nothing.
+
+    Of files the contents are bytes, so what makes pixels of them belongs to the name.
+    """
+    assert dataset.hashes is not None
     more = ("" if keep == 1 else f" keep {keep}") + (
         "" if range is None else f" range {float(range[0])} {float(range[1])}"
     )
+    if isinstance(dataset.pixels, FilePixels):
+        more += f" pick {dataset.pixels.pick} {decoder()}"
     digest = hashlib.sha256(f"{RULES} {size} {fit} {channels}{more}\n".encode())
-    digest.update(np.ascontiguousarray(hashes).data)
+    digest.update(np.ascontiguousarray(dataset.hashes).data)
     return digest.hexdigest()[:32]
 
 

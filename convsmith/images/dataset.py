@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,7 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from convsmith.errors import DataError
-from convsmith.images.decode import decode, pixel_hash
+from convsmith.images.decode import as_array, decode, decode_file
 
 ROLES = ("train", "tune", "test")
 
@@ -56,6 +56,11 @@ class FilePixels:
     def read(self, row: int) -> np.ndarray:
         return decode(self.path(row), pick=self.pick)
 
+    def read_hashed(self, row: int) -> tuple[np.ndarray, bytes]:
+        """Read likewise, and give the SHA-256 of the bytes that were decoded with it."""
+        read = decode_file(self.path(row), self.pick)
+        return as_array(read.picture), read.content
+
     def path(self, row: int) -> Path:
         return self.root / self.names[row]
 
@@ -98,7 +103,9 @@ class Dataset:
         source: what was asked for.
         pixels: where the pictures lie.
         rows: int64 `[N]`, the row of each image in `pixels`.
-        hashes: uint8 `[N, 32]`, SHA-256 of each image's decoded pixels; `None` until the audit has read them.
+        hashes: uint8 `[N, 32]`, SHA-256 of each image: of a file its bytes, so that no decoder's version matters; of a
+            picture in memory its pixels, as `pixel_hash` takes it. `None` until the audit has read them.
+        twins: the hashes of files whose pixels equal another file's, each with the one that stands for both.
         scan: what else the audit saw; `None` until then.
     """
 
@@ -112,6 +119,7 @@ class Dataset:
     rows: np.ndarray
     hashes: np.ndarray | None = None
     scan: Scan | None = None
+    twins: Mapping[bytes, bytes] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -160,7 +168,7 @@ class Dataset:
     def read(self, index: int) -> np.ndarray:
         """Read one picture, in full.
 
-        A file is held against the hash that the audit took of it, so a run never trains on other pixels than it listed.
+        A file is held against the hash that the audit took of it, so a run never trains on others than it listed.
 
         Returns:
             `[H, W, C]`: uint8, or uint16 or float32 where the picture is deeper.
@@ -169,9 +177,10 @@ class Dataset:
             DataError: the file is gone, damaged, or no longer the picture that was audited.
         """
         row = int(self.rows[index])
-        image = self.pixels.read(row)
-        known = self.hashes if isinstance(self.pixels, FilePixels) else None
-        if known is not None and pixel_hash(image) != known[index].tobytes():
+        if self.hashes is None or not isinstance(self.pixels, FilePixels):
+            return self.pixels.read(row)
+        image, content = self.pixels.read_hashed(row)
+        if content != self.hashes[index].tobytes():
             raise DataError(
                 f"{self.ids[index]} is not the picture it was when the data was audited.",
                 mend="Put the old file back, or start a new run on the new data.",
@@ -226,6 +235,15 @@ class Dataset:
                 numbers = np.bincount(self.targets[indices], minlength=len(self.classes))
                 counted[role] = dict(zip(self.classes, numbers.tolist(), strict=True))
         return counted
+
+    @cached_property
+    def contents(self) -> np.ndarray | None:
+        """uint8 `[N, 32]`, equal for equal pictures: `hashes`, but of `twins` the one that stands for them."""
+        if self.hashes is None or not self.twins:
+            return self.hashes
+        known = [row.tobytes() for row in self.hashes]
+        same = b"".join(self.twins.get(content, content) for content in known)
+        return np.frombuffer(same, np.uint8).reshape(-1, 32)
 
     @cached_property
     def fingerprint(self) -> str:

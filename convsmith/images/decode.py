@@ -1,4 +1,4 @@
-"""From a file to pixels: the one place where a picture is decoded, brought to size, and hashed.
+"""From a file to pixels: the one place where a picture is decoded; `images.fitting` brings it to size.
 
 Everything that trains, predicts, serves or evaluates calls these functions, so the same picture gives the same bytes
 whether it comes as a file or as an array. The declared rules, whose version is `RULES`:
@@ -20,15 +20,13 @@ whether it comes as a file or as an array. The declared rules, whose version is 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import stat
-from collections.abc import Iterable
 from io import BytesIO
-from typing import BinaryIO, Literal
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from convsmith.errors import DataError, UsageError
 from convsmith.images.impostors import impostor
@@ -39,8 +37,8 @@ PIXEL_CAP = (
     2**26
 )  # 67 MP, 201 MB as RGB: above the common phone cameras, below the decompression bombs seen in the wild
 WHITE = 255
-
-Fit = Literal["crop", "pad", "stretch"]
+HELD = 2**28  # bytes; a larger file, such as a stack of many pages, is not held in memory but read as it is decoded
+LUMA = 192  # pixels; shorter side from which on `decode_file` can spare a JPEG's colours
 
 _GREY = ("1", "L", "LA", "La")
 _ALPHA_WITHOUT_TAG = ("LA", "La", "RGBA", "RGBa", "PA")
@@ -59,7 +57,6 @@ _UPRIGHT = {
 _DEEP = (
     "Save it with 8 bits per channel, scaled by a rule you chose: squeezing deeper values in silence would lose them."
 )
-_RANGE = "Name the values that become black and white: --set image.range=[LOW,HIGH]."
 _FORMAT_OF = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
@@ -82,6 +79,23 @@ FORMS_SEEN = {  # the order gives each its bit in `Scan.forms`: add at the end
     "bilevel": "One bit per pixel becomes black and white, 0 and 255.",
     "misnamed": "The content tells the format, whatever the file's name says.",
 }
+
+
+class Decoded(NamedTuple):
+    """What `decode_file` gives.
+
+    Args:
+        picture: a loaded `L` or `RGB` image of Pillow's where it has 8 bits, which spares the audit the copies; an
+            array `[H, W, C]` where it is deeper or was picked.
+        forms: the rules of `FORMS_SEEN` that touched it.
+        channels: 1 or 3; 3 also where colours were spared.
+        content: SHA-256 of the file's bytes.
+    """
+
+    picture: Image.Image | np.ndarray
+    forms: frozenset[str]
+    channels: int
+    content: bytes
 
 
 class UnreadableImage(DataError):
@@ -124,31 +138,44 @@ def decode_seen(
     source: str | os.PathLike[str] | bytes | Image.Image, pick: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, frozenset[str]]:
     """Decode one picture as `decode` does, and name the rules of `FORMS_SEEN` that touched it."""
-    picture, forms = decode_picture(source, pick)
-    if isinstance(picture, np.ndarray):
-        return picture, forms
-    pixels = np.array(picture)
-    return (pixels[..., None] if pixels.ndim == 2 else pixels), forms
-
-
-def decode_picture(
-    source: str | os.PathLike[str] | bytes | Image.Image, pick: tuple[int, ...] | None = None
-) -> tuple[Image.Image | np.ndarray, frozenset[str]]:
-    """Decode one picture and leave it as it came: a loaded `L` or `RGB` image of Pillow's where it has 8 bits, which
-    spares the audit the copies; an array `[H, W, C]` where it is deeper or was picked. Otherwise like `decode_seen`."""
-    if pick is not None and (len(pick) not in (1, 3) or min(pick) < 0):
-        raise UsageError(f"data.channels is {list(pick)}.", mend="Name one plane or three, counted from 0.")
+    _check_pick(pick)
     if isinstance(source, Image.Image):
-        return _pixels(source, "image", "", pick)
-    if isinstance(source, bytes):
-        return _decode(BytesIO(source), f"image of {len(source)} bytes", len(source), "", pick)
-    name = shown(os.fspath(source))
+        picture, forms, _ = _pixels(source, "image", "", pick)
+    elif isinstance(source, bytes):
+        picture, forms, _ = _decode(BytesIO(source), f"image of {len(source)} bytes", len(source), "", pick)
+    else:
+        picture, forms, *_ = decode_file(source, pick)
+    return as_array(picture), forms
+
+
+def decode_file(path: str | os.PathLike[str], pick: tuple[int, ...] | None = None, *, luma: bool = False) -> Decoded:
+    """Read a file once, hash what was read, and decode that.
+
+    Args:
+        path: which.
+        pick: as in `decode`.
+        luma: whether the luma of a colour JPEG of `LUMA` and more pixels a side is enough: it is decoded like all of
+            it, and its colours are skipped, which takes two thirds of the time. Its values are JPEG's own, so they may
+            differ by some grey levels from those of the RGB picture where that had to be cut at 0 or 255.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    _check_pick(pick)
+    name = shown(os.fspath(path))
     try:
-        with open(source, "rb", opener=_open_file) as stream:
+        with open(path, "rb", opener=_open_file) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableImage(name, "not a file", mend="Give the path of an image file.", lasting=False)
-            return _decode(stream, name, status.st_size, os.path.splitext(source)[1].lower(), pick)  # noqa: PTH122
+            extension = os.path.splitext(path)[1].lower()  # noqa: PTH122
+            if status.st_size > HELD:
+                content = hashlib.file_digest(stream, "sha256").digest()
+                stream.seek(0)
+                return Decoded(*_decode(stream, name, status.st_size, extension, pick, luma=luma), content)
+            data = stream.read()
+        content = hashlib.sha256(data).digest()
+        return Decoded(*_decode(BytesIO(data), name, len(data), extension, pick, luma=luma), content)
     except FileNotFoundError:
         mend = "Put it back, or start again so that the data is listed anew."
         raise UnreadableImage(name, "the file is not there", mend=mend, lasting=False) from None
@@ -158,108 +185,16 @@ def decode_picture(
         raise UnreadableImage(name, str(getattr(error, "strerror", None) or error), lasting=False) from error
 
 
-def evaluation_pixels(
-    image: np.ndarray,
-    *,
-    size: int,
-    fit: Fit,
-    channels: int,
-    keep: float = 1.0,
-    range: tuple[float, float] | None = None,
-) -> np.ndarray:
-    """Bring a decoded picture to the size and channels a network takes.
-
-    Values beyond 8 bits are scaled first: round(255 (v - low) / (high - low)), cut to 0 and 255. Resampling is Pillow's
-    bicubic, whose kernel widens with the reduction, so nothing aliases. `crop` takes the central square whose side is
-    `keep` of the shorter side, in one resampling; `pad` scales the longer side and centres it on black; `stretch`
-    scales both sides, whatever the shape. RGB becomes grey by ITU-R 601 luma before resampling, grey becomes RGB by
-    repetition after it. A picture that already fits comes back with its own bytes.
-
-    Args:
-        image: uint8, uint16 or float32 `[H, W, C]`, C in {1, 3}.
-        size: the side of the square, in pixels.
-        fit: `crop`, `pad` or `stretch`.
-        channels: 1 or 3.
-        keep: share of the shorter side that `crop` keeps, above 0 and at most 1.
-        range: the values that become 0 and 255; uint8 needs none and is left alone.
-
-    Returns:
-        uint8 `[size, size, channels]`, contiguous.
-
-    Raises:
-        DataError: values beyond 8 bits and no range.
-        UsageError: a `keep` or a range that makes no sense.
-    """
-    if fit not in ("crop", "pad", "stretch"):
-        raise ValueError(f"fit is {fit!r}; expected crop, pad or stretch")
-    if image.dtype not in (np.uint8, np.uint16, np.float32) or image.ndim != 3 or image.shape[2] not in (1, 3):
-        raise ValueError(f"image is {image.dtype} {list(image.shape)}; expected uint8 [H, W, 1] or [H, W, 3]")
-    if not 0 < keep <= 1:
-        raise UsageError(f"image.keep is {keep}.", mend="Give a share of the shorter side, above 0 and at most 1.")
-    if keep != 1 and fit != "crop":
-        raise UsageError(
-            f"image.keep is {keep}, but fit {fit} keeps the whole picture.", mend="Leave keep at 1, or take fit crop."
-        )
-    if image.dtype != np.uint8:
-        image = _scaled(image, range)
-    if channels == 1 and image.shape[2] == 3:
-        image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    if image.shape[:2] != (size, size) or keep != 1:
-        image = _resize(image, size, fit, keep)
-    if channels == 3 and image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image)
+def as_array(picture: Image.Image | np.ndarray) -> np.ndarray:
+    """Give what was decoded as `[H, W, C]`."""
+    pixels = picture if isinstance(picture, np.ndarray) else np.array(picture)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def value_range(images: Iterable[np.ndarray]) -> tuple[float, float]:
-    """Find the values that become 0 and 255: the 0.1 and 99.9 percentiles of all 16-bit pixels together.
-
-    The percentiles are exact (inverted distribution function), from a count of each of the 65,536 values.
-
-    Args:
-        images: as `decode` gives them, one at a time; those that are not uint16 have no say.
-
-    Raises:
-        DataError: there is no 16-bit pixel.
-    """
-    counts = np.zeros(2**16, np.int64)
-    for image in images:
-        if image.dtype == np.uint16:
-            counts += np.bincount(image.ravel(), minlength=2**16)
-    total = int(counts.sum())
-    if not total:
-        raise DataError("There is no 16-bit picture to take a range of values from.", mend=_RANGE)
-    below = np.cumsum(counts)
-    low = int(np.searchsorted(below, math.ceil(total / 1000)))
-    high = int(np.searchsorted(below, total - total // 1000))
-    return float(low), float(max(high, low + 1))
-
-
-def pixel_hash(pixels: np.ndarray) -> bytes:
-    """Hash a picture by what is seen: SHA-256 over its shape (three little-endian uint32), its type where that is not
-    uint8 (`<u2`, `<f4`), and its bytes in C order, little-endian.
-
-    Args:
-        pixels: `[H, W, C]`, of any type that `decode` gives.
-
-    Returns:
-        32 bytes, equal for equal pixels, whatever the file format they came from.
-    """
-    digest = hashlib.sha256(np.array(pixels.shape, "<u4").tobytes())
-    if pixels.dtype != np.uint8:
-        stored = pixels.dtype.newbyteorder("<")
-        digest.update(stored.str.encode())
-        pixels = pixels.astype(stored, copy=False)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()
-
-
-def picture_hash(picture: Image.Image) -> bytes:
-    """Hash an `L` or `RGB` image of Pillow's like `pixel_hash` its pixels, with a copy less."""
-    shape = (picture.height, picture.width, len(picture.getbands()))
-    digest = hashlib.sha256(np.array(shape, "<u4").tobytes())
-    digest.update(picture.tobytes())
-    return digest.digest()
+def decoder() -> str:
+    """Name what turns bytes into pixels, with its versions: another one may round otherwise."""
+    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return f"Pillow {Image.__version__} jpeg {jpeg} webp {features.version('webp')}"
 
 
 def shown(path: str) -> str:
@@ -272,14 +207,19 @@ def _open_file(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def _check_pick(pick: tuple[int, ...] | None) -> None:
+    if pick is not None and (len(pick) not in (1, 3) or min(pick) < 0):
+        raise UsageError(f"data.channels is {list(pick)}.", mend="Name one plane or three, counted from 0.")
+
+
 def _decode(
-    stream: BinaryIO, name: str, length: int, extension: str, pick: tuple[int, ...] | None
-) -> tuple[Image.Image | np.ndarray, frozenset[str]]:
+    stream: BinaryIO, name: str, length: int, extension: str, pick: tuple[int, ...] | None, *, luma: bool = False
+) -> tuple[Image.Image | np.ndarray, frozenset[str], int]:
     if length == 0:
         raise UnreadableImage(name, "the file is empty", mend="Copy it again from where it came.")
     try:
         with Image.open(stream, formats=FORMATS) as image:
-            return _pixels(image, name, extension, pick)
+            return _pixels(image, name, extension, pick, luma=luma)
     except UnidentifiedImageError:
         stream.seek(0)
         reason, mend = impostor(stream, FORMATS)
@@ -296,8 +236,9 @@ def _decode(
 
 
 def _pixels(
-    image: Image.Image, name: str, extension: str, pick: tuple[int, ...] | None
-) -> tuple[Image.Image | np.ndarray, frozenset[str]]:
+    image: Image.Image, name: str, extension: str, pick: tuple[int, ...] | None, *, luma: bool = False
+) -> tuple[Image.Image | np.ndarray, frozenset[str], int]:
+    """Decode: the picture, the rules that touched it, and its channels."""
     forms: set[str] = set()
     if extension and _FORMAT_OF.get(extension, image.format) != ("JPEG" if image.format == "MPO" else image.format):
         forms.add("misnamed")
@@ -308,12 +249,24 @@ def _pixels(
             raise UnreadableImage(
                 name, f"a TIFF of {pages} pages", mend=f"Name the page that counts, --set data.channels=[0]{three}."
             )
-        return _paged(image, name, pages, pick, forms), frozenset(forms)
+        return _paged(image, name, pages, pick, forms), frozenset(forms), len(pick)
     _refuse_unsuitable(image, name, picked=pick is not None)
+    if luma and pick is None and _without_colours(image):
+        return _upright_values(image, name, forms), frozenset(forms - {"grey"}), 3
     picture = _upright_values(image, name, forms)
     if image.format in ("GIF", "WEBP", "PNG") and _animated(image):
         forms.add("animated")
-    return (picture if pick is None else _channels(picture, name, pick)), frozenset(forms)
+    if pick is not None:
+        picture = _channels(picture, name, pick)
+    grey = picture.shape[2] == 1 if isinstance(picture, np.ndarray) else picture.mode == "L"
+    return picture, frozenset(forms), 1 if grey else 3
+
+
+def _without_colours(image: Image.Image) -> bool:
+    """Have a JPEG that is opened, and not loaded yet, give its luma alone; false where it has to be decoded whole."""
+    if image.format in ("JPEG", "MPO") and image.mode == "RGB" and min(image.size) >= LUMA:
+        return image.draft("L", None) is not None  # without a size it keeps its own
+    return False
 
 
 def _upright_values(image: Image.Image, name: str, forms: set[str]) -> Image.Image | np.ndarray:
@@ -334,7 +287,7 @@ def _paged(image: Image.Image, name: str, pages: int, pick: tuple[int, ...], for
     for page in pick:
         image.seek(page)
         _refuse_unsuitable(image, name, picked=False)
-        plane = _array(_upright_values(image, name, forms))
+        plane = as_array(_upright_values(image, name, forms))
         if plane.shape[2] != 1:
             mend = "Save that page as its own file."
             raise UnreadableImage(name, f"page {page} of {pages} is in colour", mend=mend)
@@ -347,7 +300,7 @@ def _paged(image: Image.Image, name: str, pages: int, pick: tuple[int, ...], for
 
 
 def _channels(picture: Image.Image | np.ndarray, name: str, pick: tuple[int, ...]) -> np.ndarray:
-    pixels = _array(picture)
+    pixels = as_array(picture)
     _refuse_missing(name, pixels.shape[2], pick, "channel")
     return np.ascontiguousarray(pixels[..., list(pick)])
 
@@ -357,11 +310,6 @@ def _refuse_missing(name: str, number: int, pick: tuple[int, ...], kind: str) ->
         mend = f"Name those it has in data.channels, counted from 0: 0{f' to {number - 1}' if number > 1 else ''}."
         reason = f"data.channels asks for {kind} {max(pick)}, and it has {number} that can be read"
         raise UnreadableImage(name, reason, mend=mend)
-
-
-def _array(picture: Image.Image | np.ndarray) -> np.ndarray:
-    pixels = np.array(picture)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _listed(indices: tuple[int, ...]) -> str:
@@ -463,35 +411,3 @@ def _eight_bit(image: Image.Image, opened: Image.Image, name: str, forms: set[st
     if image is opened and image.mode == mode and image.format in ("JPEG", "MPO"):
         return image  # nothing moves its pixels any more, so a copy would be for nothing
     return image.convert(mode)
-
-
-def _scaled(image: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray:
-    if limits is None:
-        raise DataError(f"A picture of {image.dtype} values has no range to be scaled from.", mend=_RANGE)
-    low, high = limits
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"image.range is [{low}, {high}].", mend="Give two numbers, the lower one first.")
-    if image.dtype == np.uint16:  # the same rule by table: a hundred times fewer sums
-        return _scale(np.arange(2**16, dtype=np.float64), low, high)[image]
-    return _scale(image.astype(np.float64), low, high)
-
-
-def _scale(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-
-
-def _resize(image: np.ndarray, size: int, fit: Fit, keep: float) -> np.ndarray:
-    height, width, channels = image.shape
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    if fit == "pad":
-        longest = max(height, width)
-        inner = (max(1, round(width * size / longest)), max(1, round(height * size / longest)))
-        canvas = Image.new(picture.mode, (size, size))
-        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), ((size - inner[0]) // 2, (size - inner[1]) // 2))
-        picture = canvas
-    else:
-        side_x, side_y = (width, height) if fit == "stretch" else (keep * min(width, height),) * 2
-        left, top = (width - side_x) / 2, (height - side_y) / 2
-        box = (left, top, left + side_x, top + side_y)
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(picture).reshape(size, size, channels)

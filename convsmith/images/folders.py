@@ -330,7 +330,8 @@ def _check_classes(
         others = commonest(path for path in tree.files if any(part in hollow for part in path.split("/")[:-1]))
         said = f"; there are {path_to_id(others[0])}" if others else ""
         raise DataError(
-            f"{number(len(empty), 'class folder')} of {shown(str(root))} without a single image: {_some(empty)}{said}.",
+            f"{shown(str(root))} has {number(len(empty), 'class folder')} without a single image: "
+            f"{_some(empty)}{said}.",
             mend=others[1] if others else f"Add images ({', '.join(sorted(EXTENSIONS))}), or remove the folder.",
         )
     classes = filled[first]

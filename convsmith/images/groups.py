@@ -260,7 +260,9 @@ def _compiled(rule: str) -> re.Pattern[str]:
     if pattern.groups != 1:
         raise UsageError(
             f"--group: {rule!r} has {pattern.groups} capturing groups; one names the group.",
-            mend=r"Put brackets around that part, as in '(patient\d+)_'; (?:...) are brackets that name nothing.",
+            mend=r"Put brackets around that part, as in '(patient\d+)_'; (?:...) are brackets that name nothing."
+            if not rule.isidentifier()
+            else r"Only a CSV file has columns: give `parent`, or a regular expression such as '(patient\d+)_'.",
         )
     if _explosive(rule):
         raise UsageError(

@@ -73,7 +73,7 @@ def with_labels(dataset: Dataset, path: str | os.PathLike[str]) -> tuple[Dataset
 
 def _wanted(sheet: Sheet) -> dict[str, tuple[str, int]]:
     """The label of each id, and the line that gives it."""
-    places = [sheet.find(name, f"the column {name}") for name in ("id", "label")]
+    places = [sheet.find(name, "--labels") for name in ("id", "label")]
     wanted: dict[str, tuple[str, int]] = {}
     hollow = Lines()
     for line, row in sheet.rows():

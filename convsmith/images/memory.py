@@ -3,10 +3,11 @@
 One small database per root lies in `cache_folder()/scans`. SQLite rather than one array file, because a row is added
 without writing all others again, two audits at once cannot tear it, and a killed one leaves what it had finished; in
 write-ahead mode, so that a reader never waits for a writer. A picture is known by its name below the real root, size,
-time of change and of the inode's change, by `pick` and `floats`, the rules of decoding and the version of the figures.
+time of change and of the inode's change, by `pick` and `floats`, the rules of decoding, the decoder, and the version of
+the figures.
 Every row carries a digest over all of that: a row that is damaged, or of older rules, is read again.
 
-What is remembered saves time and decides nothing: `Dataset.read` holds every decoded file against its hash.
+What is remembered saves time and decides nothing: `Dataset.read` holds every file against its hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from convsmith.images.decode import RULES
+from convsmith.images.decode import RULES, decoder
 from convsmith.images.examine import VERSION, Seen
 from convsmith.images.near import SKETCH
 from convsmith.images.places import cache_folder
@@ -65,6 +66,7 @@ class Memory:
     def __init__(self, root: Path, *, pick: tuple[int, ...] | None, floats: bool) -> None:
         self.notes: list[str] = []
         self._kind = f"{'-' if pick is None else ','.join(map(str, pick))} {int(floats)}"
+        self._decoder = decoder()
         self._path = _place(root)
         self._began = time.time_ns()
         self._connection: sqlite3.Connection | None = None
@@ -183,7 +185,7 @@ class Memory:
             self._connection.executemany("DELETE FROM seen WHERE name = ? AND kind = ?", names)
 
     def _digest(self, name: bytes, stamp: Stamp, what: bytes) -> bytes:
-        head = f"{RULES} {VERSION} {SKETCH} {self._kind} {stamp}\0".encode()
+        head = f"{RULES} {VERSION} {SKETCH} {self._decoder} {self._kind} {stamp}\0".encode()
         return hashlib.blake2b(head + name + b"\0" + what, digest_size=16).digest()
 
 
@@ -218,7 +220,12 @@ def _remove(path: Path) -> None:
 def _pack(seen: Seen | Refused) -> bytes:
     if isinstance(seen, Refused):
         return b"-" + f"{seen.reason}\0{seen.mend}".encode("utf-8", "surrogateescape")
-    return b"+" + _HEAD.pack(*seen.shape, seen.content, seen.brightness, seen.sharpness, seen.forms) + seen.sketch
+    return (
+        b"+"
+        + _HEAD.pack(*seen.shape, seen.content, seen.brightness, seen.sharpness, seen.forms)
+        + seen.sketch
+        + seen.pixels
+    )
 
 
 def _unpack(what: bytes) -> Seen | Refused:
@@ -226,4 +233,5 @@ def _unpack(what: bytes) -> Seen | Refused:
         reason, _, mend = what[1:].decode("utf-8", "surrogateescape").partition("\0")
         return Refused(reason, mend)
     height, width, channels, content, brightness, sharpness, forms = _HEAD.unpack_from(what, 1)
-    return Seen((height, width, channels), content, what[1 + _HEAD.size :], brightness, sharpness, forms)
+    sketch, pixels = what[1 + _HEAD.size :][:SKETCH], what[1 + _HEAD.size + SKETCH :]
+    return Seen((height, width, channels), content, sketch, brightness, sharpness, forms, pixels)

@@ -12,7 +12,7 @@ Calibrated on 800 photos with 17,600 pictures derived from them, on flowers of o
 small pictures enlarged fourfold: `benchmarks/leaks.py` measures what is found and what is named in error.
 
 What has too little to be recognised by is not compared at all: pictures below 32 px on a side, plain walls, digits,
-most pages of text and line drawings (`sketch.textured`). Those are told apart by their pixel hashes alone.
+most pages of text and line drawings (`sketch.textured`). Of those only equal pictures are found, by `images.audit`.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def near_duplicates(
 
     Args:
         sketches: uint8 `[N, SKETCH]`, of `sketch`.
-        hashes: uint8 `[N, 32]`, of the pixels. Pairs of equal hashes are left out, as they are no near duplicates but
-        the same.
+        hashes: uint8 `[N, 32]`, `Dataset.contents`. Pairs of equal ones are left out, as they are no near duplicates
+        but the same.
         progress: called with (pictures done, pictures compared).
 
     Returns:
@@ -343,10 +343,10 @@ def _with_copies(a: np.ndarray, b: np.ndarray, members: list[np.ndarray]) -> tup
 
 def _same_across(dataset: Dataset, roles: np.ndarray) -> list[tuple[int, int]]:
     """Pair each picture with the first, by id, equal one of every other role."""
-    if dataset.hashes is None:
+    if dataset.contents is None:
         return []
     found = []
-    for group in _equal(dataset.hashes):
+    for group in _equal(dataset.contents):
         if len(group) < 2:
             continue
         leaders: dict[int, int] = {}

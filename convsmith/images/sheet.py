@@ -51,7 +51,7 @@ class Sheet:
         if len(folded) == 1:
             return folded[0]
         raise UsageError(
-            f"{shown(str(self.path))} has no column {shown(name)}, which {option} names; it has {self.listed()}.",
+            f"{shown(str(self.path))} has no column {shown(name)} for {option}; it has {self.listed()}.",
             mend=suggestion(name, self.columns),
         )
 

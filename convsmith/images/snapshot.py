@@ -49,7 +49,7 @@ def compare(known: Mapping[str, tuple[str, str]], dataset: Dataset) -> Snapshot:
     """Hold a data set against what an earlier run recorded.
 
     Args:
-        known: id to (class, SHA-256 of the decoded pixels in hex) of every image then, as `split.csv` holds them.
+        known: id to (class, SHA-256 in hex) of every image then, as `split.csv` holds them.
         dataset: audited, so that contents are known.
     """
     if dataset.hashes is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 import urllib.request
@@ -24,7 +25,7 @@ from convsmith.images.places import cache_folder
 from convsmith.images.sheet import open_sheet
 from convsmith.images.splits import choose
 from convsmith.images.table import open_table
-from convsmith.registry import Entry, Registry, suggestion
+from convsmith.registry import Entry, Registry
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -245,7 +246,7 @@ def _open_table(
 def _open_path(name: str, min_classes: int) -> tuple[Dataset, SourceNotes]:
     path = Path(name)
     if not path.exists():
-        mend = suggestion(name, SOURCES) if not path.parent.name else "Check the path."
+        mend = _nearest(path)
         raise UsageError(f"{shown(name)} is neither a data set by name nor a folder or file that exists.", mend=mend)
     if not path.is_dir():
         kind = foreign(name)
@@ -264,6 +265,18 @@ def _open_path(name: str, min_classes: int) -> tuple[Dataset, SourceNotes]:
     except PermissionError as error:
         raise DataError(f"{shown(name)} cannot be opened: {error.strerror}.", mend="Check its permissions.") from error
     return open_folder(path, source=name, min_classes=min_classes)
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant by a path that is not there: what lies beside its place, or a set by name."""
+    folder = path.parent
+    beside = sorted(os.listdir(folder)) if folder.is_dir() and os.access(folder, os.R_OK) else []  # noqa: PTH208
+    visible = [name for name in beside if not name.startswith(".")]
+    known = [*visible[:10_000], *(() if path.parent.name else SOURCES)]
+    close = difflib.get_close_matches(path.name, known, n=2, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(shown(str(folder / name)) for name in close)}?"
+    return f"Check the path; the sets by name are {', '.join(SOURCES)}."
 
 
 def _limited(dataset: Dataset, limit: int) -> Dataset:

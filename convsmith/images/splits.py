@@ -209,10 +209,10 @@ def choose(dataset: Dataset, count: int) -> np.ndarray:
 
 def _units(dataset: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> list[_Unit]:
     """Join the chosen images to units: equal contents, pairs that are near, equal groups, and chains of these."""
-    assert dataset.hashes is not None
+    assert dataset.contents is not None
     copies: dict[bytes, list[int]] = defaultdict(list)
     for i in chosen.tolist():
-        copies[dataset.hashes[i].tobytes()].append(i)
+        copies[dataset.contents[i].tobytes()].append(i)
     contents = list(copies)
     place = {i: number for number, content in enumerate(contents) for i in copies[content]}  # image -> its content
     links = [(place[i], place[j]) for i, j in _pairs(near).tolist() if i in place and j in place]

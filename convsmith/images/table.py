@@ -201,8 +201,12 @@ def _refuse(sheet: Sheet, rows: _Rows, root: Path) -> None:
             mend="Say --images DIR, the folder that the paths in the file start from.",
         )
     if not rows.names:
-        what = "not one with a label" if rows.count else "none"
-        raise DataError(f"{name} has {number(rows.count, 'row')}, {what}.", mend="Add rows of a path and a label.")
+        if not rows.count:
+            raise DataError(f"{name} has no rows below its first line.", mend="Add rows of a path and a label.")
+        raise DataError(
+            f"{name} has {number(rows.count, 'row')}, not one with a label.",
+            mend=f"Fill the column, or choose another: --label COLUMN, out of {sheet.listed()}.",
+        )
 
 
 def _observations(rows: _Rows) -> list[str]:

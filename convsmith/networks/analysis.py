@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ def count_macs(model: nn.Module, input_shape: Sequence[int]) -> int:
         model: any module.
         input_shape: shape of one input without the batch, `(channels, height, width)` for an image.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # which loads triton: 0.1 s that looking at data does not need
+
     counter = FlopCounterMode(display=False)
     with undisturbed(model, training=False), torch.no_grad(), counter:
         model(zeros(model, (1, *input_shape)))

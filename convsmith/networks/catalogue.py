@@ -72,7 +72,10 @@ def resolve(name: str) -> ModelName:
     library, slash, rest = name.partition("/")
     wanted: list[Library] = [known for known in LIBRARIES if not slash or known == library]
     if not wanted:
-        raise UsageError(f"There is no library of networks {library!r}.", mend="Write timm/NAME or torchvision/NAME.")
+        raise UsageError(
+            f"There is no library of networks {library!r}.",
+            mend="Write timm/NAME or torchvision/NAME; a run of yours goes to --weights RUN.",
+        )
     asked = rest if slash else name
     for place in wanted:
         found = _LOOK[place](asked)

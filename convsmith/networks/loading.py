@@ -26,6 +26,9 @@ from convsmith.networks.catalogue import (
 from convsmith.networks.pretrained import describe_weights
 from convsmith.networks.weights import Found, read_checkpoint
 
+NAMED = 2
+"""Tensors named in a message, of those that are missing or of another shape."""
+
 MARK = 1009
 """Outputs to build with when looking for the head: a prime that no network has as a width of its own."""
 SECOND_HEADS = ("AuxLogits.", "aux1.", "aux2.")
@@ -219,8 +222,8 @@ def _compare(name: str, found: Found, expected: Mapping[str, Tensor], tensors: M
 
 def _first(keys: Iterable[str]) -> str:
     listed = list(keys)
-    rest = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return ", ".join(listed[:5]) + rest
+    rest = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + rest
 
 
 def _guess(name: str, found: Found) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
+from warnings import catch_warnings, simplefilter
 
 import safetensors.torch
 import torch
@@ -182,13 +183,13 @@ def _safetensors(path: Path, size: int, start: bytes) -> Mapping[str, Tensor]:
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else size
     if length > min(size - 8, HEADER_LIMIT):
         raise DataError(
-            f"{path.name} is damaged: its header would take {length:,} bytes, but the file has {size:,}.",
-            mend="Fetch the file again.",
+            f"{path.name} is damaged, or no safetensors file: its header would be longer than its {size:,} bytes.",
+            mend="Fetch the file again, or give another with --weights FILE.",
         )
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, ValueError, KeyError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path.name} is damaged: {error}.", mend="Fetch the file again.") from None
+        raise DataError(f"{path.name} is damaged or cut short: {error}.", mend="Fetch the file again.") from None
 
 
 def _unpickled(path: Path, size: int) -> object:
@@ -200,7 +201,8 @@ def _unpickled(path: Path, size: int) -> object:
     try:
         # Training scripts keep their options beside the weights as this class, which holds values and does nothing.
         # It is given the file, not its name, whose ending it would believe.
-        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file, catch_warnings():
+            simplefilter("ignore")  # of what it does not know in a pickle: what cannot be read is an error
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _code_named(path)
@@ -323,6 +325,7 @@ def _reach(published: Pretrained, address: str) -> None:
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        reason = getattr(reason, "strerror", None) or reason
         raise DataError(
             f"The weights of {published.name} are not on this machine, and their server cannot be reached ({reason}).",
             mend=MENDS,

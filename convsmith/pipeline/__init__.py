@@ -4,7 +4,7 @@ from convsmith.pipeline.build import Code, ModelFunction
 from convsmith.pipeline.execute import make_plan, resume, train
 from convsmith.pipeline.look import Look, look
 from convsmith.pipeline.messages import Listener, Message, silent
-from convsmith.pipeline.plan import plan
+from convsmith.pipeline.plan import plan, refuse_unknown
 from convsmith.pipeline.planner import Plan
 from convsmith.pipeline.prepare import Prepared, prepare
 from convsmith.pipeline.progress import Progress, print_plan
@@ -28,6 +28,7 @@ __all__ = [
     "plan",
     "prepare",
     "print_plan",
+    "refuse_unknown",
     "resume",
     "silent",
     "train",

@@ -107,8 +107,8 @@ def recorded_code(manifest: Mapping[str, Any], code: Code | ModelFunction | None
     held = manifest["model"].get("code")
     if held is None:
         raise UsageError(
-            f"This run's network, {manifest['model']['description']}, is not from a file of code.",
-            mend="Leave --code out, or give the function itself: load_run(RUN, code=function).",
+            f"--code {code.path}: this run's network, {manifest['model']['name']}, is not from a file of code.",
+            mend="Leave --code out; in Python, give the function itself: load_run(RUN, code=function).",
         )
     return Code(code.path, held["name"], held["options"], held["sha256"])
 
@@ -137,8 +137,14 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     if recipe.transfer.mode is not None:
         named = dict(model.named_parameters())
         staged = stages(model, _shape(recipe))
+        kept = settled(recipe.transfer.frozen_stages)
+        if kept >= len(staged):
+            raise UsageError(
+                f"transfer.frozen_stages is {kept}, but the network has {len(staged)} stages, so nothing would learn.",
+                mend=f"Freeze {len(staged) - 1} at the most, or train the head alone with --set transfer.mode=probe.",
+            )
         for depth, stage in enumerate(reversed(staged)):
-            frozen = len(staged) - 1 - depth < settled(recipe.transfer.frozen_stages)
+            frozen = len(staged) - 1 - depth < kept
             for name in stage.parameters:
                 named[name].requires_grad_(not frozen)
                 factors[named[name]] = settled(recipe.transfer.stage_rate) ** depth
@@ -173,6 +179,7 @@ def build_loop(recipe: Recipe, model: nn.Module, processes: Processes, counts: S
         schedule=SCHEDULES.build(train.schedule.name, **warmup, **train.schedule.options),
         transform=augment,
         average=settled(train.average),
+        blend=settled(train.blend),
         clip=train.clip,
         precision=settled(train.precision),
         report_every=settled(train.report_every),

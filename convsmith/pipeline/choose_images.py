@@ -34,7 +34,7 @@ def choose_images(planner: Planner, origin: Origin | None) -> None:
 def _choose_range(planner: Planner) -> None:
     """Deep images are squeezed into 8 bits by what the training images hold, never by what a library does."""
     deep = _deep(planner.dataset)
-    if not len(deep):
+    if not len(deep) or planner.recipe.image.range != "auto":
         planner.choose("image.range", None, "every image has 8 bits")
         return
     training = np.intersect1d(deep, planner.dataset.indices("train"))
@@ -93,8 +93,11 @@ def _choose_fit(planner: Planner) -> None:
 
 def _choose_statistics(planner: Planner, origin: Origin | None) -> None:
     if origin is not None:
-        planner.choose("image.mean", origin.mean, "what the weights were made with")
-        planner.choose("image.std", origin.std, "what the weights were made with")
+        for key, values in (("image.mean", origin.mean), ("image.std", origin.std)):
+            channels, reason = settled(planner.recipe.image.channels), "what the weights were made with"
+            if channels != len(values):  # their first layer is summed over the channels, and so sees their mean
+                values, reason = (sum(values) / len(values),) * channels, f"{reason}, as a mean of the channels"
+            planner.choose(key, values, reason)
         return
     mean, std = _statistics(planner)
     images = min(STATISTICS_SAMPLE, planner.train_count)

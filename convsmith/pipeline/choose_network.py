@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from convsmith.networks import fit_design
+from torch import nn
+
+from convsmith.errors import UsageError
+from convsmith.networks import fit_design, stages
 from convsmith.pipeline.build import OWN
 from convsmith.pipeline.origin import AUTOMATIC, BACKBONE, Origin, find_origin, published
 from convsmith.pipeline.planner import Planner
@@ -68,7 +71,8 @@ def choose_network(planner: Planner, origin: Origin | None) -> None:
         planner.recipe = recipe.updated({"model": "convnet"})
     elif recipe.model != "auto":
         if not any(choice.name == "model" for choice in planner.choices):
-            planner.say("model", recipe.model, "as asked", given=True)
+            given = origin is None or origin.run is None
+            planner.say("model", recipe.model, "as asked" if given else "that of your run", given=given)
     else:
         design, reason = fit_design(
             settled(recipe.image.size), settled(recipe.image.channels), planner.train_count, planner.classes
@@ -77,8 +81,8 @@ def choose_network(planner: Planner, origin: Origin | None) -> None:
         planner.say("network", design.describe(), reason)
 
 
-def choose_transfer(planner: Planner, origin: Origin | None) -> None:
-    """Resolve the section `transfer`."""
+def choose_transfer(planner: Planner, origin: Origin | None, model: nn.Module) -> None:
+    """Resolve the section `transfer`; `model` says how many stages there are to freeze."""
     if origin is None or planner.recipe.transfer.mode is None:
         rest = {"frozen_stages": 0, "stage_rate": 1.0, "frozen_norms": False, "mode": None}
         planner.recipe = planner.recipe.updated({f"transfer.{key}": value for key, value in rest.items()})
@@ -92,7 +96,7 @@ def choose_transfer(planner: Planner, origin: Origin | None) -> None:
         )
         return
     amount = f"{planner.train_count:,} training images"
-    frozen = chosen.frozen_stages
+    frozen = min(chosen.frozen_stages, len(stages(model, planner.shape)) - 1)
     planner.choose(
         "transfer.frozen_stages",
         frozen,
@@ -134,7 +138,7 @@ def manner(images: int, classes: int) -> Manner:
     if images < THOUSANDS:
         return Manner("finetune", 1, 0.7, True, "hundreds of images: a linear head first, then gentle fine-tuning")
     if images < TENS_OF_THOUSANDS:
-        return Manner("finetune", 0, 0.7, False, "thousands of images: a linear head first, then fine-tuning of all")
+        return Manner("finetune", 0, 0.7, True, "thousands of images: a linear head first, then fine-tuning of all")
     return Manner("finetune", 0, 1.0, False, "tens of thousands of images: a linear head, then all at one rate")
 
 
@@ -144,11 +148,33 @@ def _from_scratch(planner: Planner, reason: str, *, given: bool = False) -> None
 
 
 def _like_run(planner: Planner, origin: Origin) -> Recipe:
-    """The recipe with the network of the run that it starts from; another network could not take its weights."""
+    """The recipe with the network of the run that it starts from; another network could not take its weights.
+
+    Raises:
+        UsageError: another one was asked for, or theirs is the user's own code, which they have to name again.
+    """
     assert origin.run is not None
     recipe, theirs = planner.recipe, origin.run[0]
-    same = {"model": theirs.model.model_dump() if isinstance(theirs.model, Named) else theirs.model}
-    if theirs.network is not None:
-        same["network"] = theirs.network.model_dump(mode="json")
-    kept = {} if isinstance(theirs.model, Named) and theirs.model.name == OWN else same
-    return recipe.updated(kept)
+    assert isinstance(theirs.model, Named)
+    asked = recipe.model.name if isinstance(recipe.model, Named) else None
+    if theirs.model.name == OWN:
+        if asked != OWN:
+            raise UsageError(
+                f"The network of {origin.says} is your own code, which is never run unasked.",
+                mend="Name the file and what in it makes the network: --model FILE.py:NAME.",
+            )
+        return recipe
+    designed = recipe.network is not None
+    if recipe.network != theirs.network if designed else recipe.model not in ("auto", theirs.model):
+        raise UsageError(
+            f"The weights of {origin.says} belong to {_described(theirs)}, and {_described(recipe)} cannot take them.",
+            mend="Leave the model out: it follows from the run.",
+        )
+    network = None if theirs.network is None else theirs.network.model_dump(mode="json")
+    return recipe.updated({"model": theirs.model.model_dump(), "network": network})
+
+
+def _described(recipe: Recipe) -> str:
+    if recipe.network is not None:
+        return f"the network {recipe.network.describe()}"
+    return f"the network {recipe.model.name}" if isinstance(recipe.model, Named) else "another network"

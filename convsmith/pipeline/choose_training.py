@@ -18,7 +18,8 @@ from convsmith.recipe import settled
 WARMUP_SHARE = 0.2
 UNBALANCED = 3.0
 """Times as many images in the largest class as in the smallest, from which on the loss makes up for it."""
-FINE_TUNE_RATE = 2e-4
+FINE_TUNE_RATE = 5e-5
+BLEND = 0.5
 SIDES = {"left", "right", "links", "rechts", "port", "starboard", "clockwise", "anticlockwise", "counterclockwise"}
 
 
@@ -52,6 +53,8 @@ def _preset(planner: Planner) -> tuple[str, str]:
         return "clothes", "small grey pictures bear a mirror and a shift of one pixel, and not much more"
     if size < 64:
         return "objects", "a mirrored, shifted or partly covered object is still that object"
+    if planner.recipe.transfer.mode is None:
+        return "photos-strong", "a network without weights learns photos by heart unless it sees them in many forms"
     return "photos", "a photo of another part, in other light, still shows the same"
 
 
@@ -188,6 +191,7 @@ def _choose_rhythm(planner: Planner, steps: int, per_epoch: int, seconds_per_ste
     horizon = max(10, min(steps // 20, 4 * per_epoch))
     decay = round(1 - 1 / horizon, 5)
     planner.choose("train.average", decay, f"the weights used are averaged over about the last {horizon} steps")
+    _choose_blend(planner)
     every = max(1, min(per_epoch, round(1.0 / seconds_per_step)))
     planner.choose("train.report_every", every, "about once a second")
     tune = max(
@@ -198,6 +202,16 @@ def _choose_rhythm(planner: Planner, steps: int, per_epoch: int, seconds_per_ste
     planner.choose("train.tune_every", tune, "at most 20 times, and at most a tenth of the time")
     save = max(1, min(max(1, steps), round(20.0 / seconds_per_step)))
     planner.choose("train.checkpoint_every", save, "about every 20 seconds")
+
+
+def _choose_blend(planner: Planner) -> None:
+    """Few images teach little and spoil much: half of what fine-tuning changed is kept."""
+    train, transfer = planner.recipe.train, planner.recipe.transfer
+    if transfer.mode != "finetune" or train.average is None or not transfer.frozen_norms:
+        planner.recipe = planner.recipe.updated({"train.blend": 1.0 if train.blend == "auto" else train.blend})
+        return
+    why = "the weights used lie half-way between the linear head's network and the fine-tuned one, which forgets less"
+    planner.choose("train.blend", BLEND, why)
 
 
 def _check_budget(planner: Planner, steps: int, per_epoch: int, seconds_per_step: float, elapsed: float) -> None:

@@ -152,7 +152,7 @@ def resume(
         tell = tell if processes.first else silent
         if run.finished:
             raise RunError(f"{run.path} is finished.", mend=f"Look at {run.report}, or train another.")
-        recipe = Recipe.from_yaml(run.read_text("recipe.yaml"))
+        recipe = run.read_recipe()
         manifest = run.read_json("manifest.json")
         with machine.threads(recipe.train.threads):
             present = machine.describe(machine.choose_device(recipe.train.device), processes.world)
@@ -219,7 +219,7 @@ def leave_probe(job: Job, model: torch.nn.Module, images: np.ndarray) -> None:
     recipe = job.recipe
     begun = last_checkpoint(job.run.checkpoints) is not None
     if begun and (recipe.transfer.mode is not None or job.run.has("probe.json")):
-        return  # beside a checkpoint the network is an empty one, whose features must not be kept as those of its origin
+        return  # beside a checkpoint the network is an empty one, whose features are not those of its origin
     if recipe.transfer.mode is not None:
         probe_network(job.run, model, recipe, job.prepared, images, job.tell)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,13 @@ from convsmith.pipeline.choose_network import looks_like_photos
 from convsmith.pipeline.choose_training import choose_augmentation
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.origin import AUTOMATIC, BACKBONE, Origin, expected_origin, find_origin
+from convsmith.pipeline.plan import refuse_unknown
 from convsmith.pipeline.planner import Planner
 from convsmith.pipeline.prepare import Prepared, declares_range, prepare, recorded_images
+from convsmith.pipeline.space import refuse_unwritable
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.reporting import DataRecord, render_data
-from convsmith.run_folder import list_runs, write_atomically
+from convsmith.run_folder import disk_errors, list_runs, write_atomically
 
 SAMPLES = 48
 PER_CLASS = 6
@@ -72,6 +75,8 @@ def look(recipe: Recipe, *, runs: Path, command: str = "", tell: Listener = sile
         command: what to type next, for the page.
         tell: who listens.
     """
+    refuse_unwritable(runs)
+    refuse_unknown(recipe)
     prepared = prepare(recipe.data, tell, floats=declares_range(recipe))
     planner = Planner(recipe, prepared.dataset, prepared.audit)
     origin = _origin(planner, tell)
@@ -131,9 +136,8 @@ def _symmetry(planner: Planner) -> str:
 
 
 def _write(found: Look, command: str) -> None:
-    found.folder.mkdir(parents=True, exist_ok=True)
-    import json
-
+    with disk_errors(f"making {found.folder}"):
+        found.folder.mkdir(parents=True, exist_ok=True)
     dataset, audit = found.prepared.dataset, found.prepared.audit
     record = DataRecord(
         source=str(dataset.source),

@@ -14,6 +14,9 @@ import torch
 
 from convsmith.errors import UsageError
 
+KNOWN = ("cpu", "cuda", "mps")
+"""Kinds of devices that Convsmith computes on."""
+
 
 def choose_device(wanted: str) -> torch.device:
     """Turn `auto` or a device's name into a device that is there.
@@ -29,6 +32,8 @@ def choose_device(wanted: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)
+        if device.type not in KNOWN:  # such as meta, which computes nothing
+            raise RuntimeError(f"{wanted} is not supported")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises depends on how it was built
         raise UsageError(f"There is no device {wanted!r} here.", mend="Use --device cpu, or auto.") from None

@@ -59,16 +59,16 @@ def plan(
         DataError: weights that were asked for are not here and cannot be fetched.
     """
     planner = Planner(recipe.updated({"data.fingerprint": dataset.fingerprint}), dataset, audit)
-    _check_names(recipe)
+    refuse_unknown(recipe)
     _choose_device(planner)
     origin = choose_start(planner)
     choose_images(planner, origin)
     choose_network(planner, origin)
-    choose_transfer(planner, origin)
-    choose_augmentation(planner)
-    choose_optimisation(planner)
     device = choose_device(planner.recipe.train.device)
     model = start_network(planner.recipe, planner.classes, code, origin).to(device)
+    choose_transfer(planner, origin, model)
+    choose_augmentation(planner)
+    choose_optimisation(planner)
     seconds_per_step = choose_precision(planner, model)
     task, augment = build_task(planner.recipe), build_augment(planner.recipe)
     prediction = measure_prediction(model, task, augment, shape=planner.shape)
@@ -76,8 +76,14 @@ def plan(
     return _finished(planner, model, steps, seconds_per_step, prediction, elapsed)
 
 
-def _check_names(recipe: Recipe) -> None:
-    """Hold every name and option against its table before anything is measured."""
+def refuse_unknown(recipe: Recipe) -> None:
+    """Hold every name and option against its table, and the device against this machine, before anything is read.
+
+    Raises:
+        UsageError: one that is not there; the close ones are named.
+    """
+    if recipe.train.device != "auto":
+        choose_device(recipe.train.device)
     if isinstance(recipe.model, Named) and recipe.model.name != OWN:
         found = resolve(recipe.model.name)
         if found.library == "convsmith":

@@ -105,7 +105,7 @@ def _divided(dataset: Dataset, found: Mapping[str, Any], data: Data, tell: Liste
     assert dataset.scan is not None
     near = near_duplicates(
         dataset.scan.sketches,
-        dataset.hashes,
+        dataset.contents,
         progress=lambda done, total: tell(Message("stage", "Comparing images", {"done": done, "total": total})),
     )
     before = dataset

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from convsmith.batches import Normalize
 from convsmith.evaluation import Answers, Predictions, evaluate, judge
 from convsmith.evidence import View, frozen_features
-from convsmith.images import RULES
+from convsmith.images import RULES, decoder
 from convsmith.networks import find_head, set_head
 from convsmith.pipeline.build import OWN
 from convsmith.pipeline.messages import Listener, Message
@@ -223,6 +223,8 @@ def _identity(run: RunFolder, recipe: Recipe, prepared: Prepared) -> str:
             code,
             image.model_dump(),
             RULES,
+            decoder(),
+            recipe.data.channels,
             contents,
             recipe.train.device,
             recipe.train.memory_format,

@@ -90,7 +90,7 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
         RunError: the run never came to a checkpoint.
         CheckpointError: no checkpoint is whole.
     """
-    recipe = Recipe.from_yaml(run.read_text("recipe.yaml"))
+    recipe = run.read_recipe()
     manifest = run.read_json("manifest.json")
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint is None:
@@ -138,17 +138,19 @@ def load_published(name: str, weights: str = "auto", *, device: str = "auto") ->
 
 
 def evaluate_on(
-    trained: Trained, source: str, *, limit: int | None = None, tell: Listener = silent
+    trained: Trained, source: str | Data, *, limit: int | None = None, tell: Listener = silent
 ) -> tuple[dict[str, Any], str]:
     """Measure a trained network on other labelled images and leave the records in `evaluations/<fingerprint>/`.
 
     An image that the run trained on, or chose by, would flatter it: such images are left out, and counted in a note
-    and in the record. They are known by their decoded pixels, so a renamed or copied file is found too.
+    and in the record. They are known by their files' bytes, so a renamed or copied file is found too, and one that was
+    saved anew is not.
 
     Args:
         trained: the network.
-        source: the images; all their roles are used, and class names are matched by name.
-        limit: how many images at the most.
+        source: the images, or a recipe's section that names them; all their roles are used, and class names are
+            matched by name.
+        limit: how many images at the most; in a section it stands there.
 
     Returns:
         The record of one split, and the folder's name inside the run.
@@ -159,10 +161,10 @@ def evaluate_on(
     run = trained.run
     if run is None:
         raise UsageError("Only a network of a run is measured.", mend="Train one: convsmith train DATA.")
+    section = source if isinstance(source, Data) else Data(source=source, limit=limit)
+    section, source = section.model_copy(update={"channels": trained.recipe.data.channels}), str(section.source)
     floats = declares_range(trained.recipe)
-    dataset = prepare(
-        Data(source=source, limit=limit, channels=trained.recipe.data.channels), tell, divide=False, floats=floats
-    ).dataset.with_classes(trained.classes)
+    dataset = prepare(section, tell, divide=False, floats=floats).dataset.with_classes(trained.classes)
     fresh, seen = unseen(dataset, recorded_roles(run))
     if not len(fresh):
         raise DataError(
@@ -186,6 +188,10 @@ def evaluate_on(
 
 def unseen(dataset: Dataset, roles: Mapping[str, str]) -> tuple[np.ndarray, dict[str, int]]:
     """Which images a run never learnt from, int64 `[n]`, and how many of the others it trained on and chose by.
+
+    Images in files are known by the SHA-256 of the file, those in memory by that of their pixels: a file under another
+    name or label is found, but neither a file that was saved anew nor the same picture once in a file and once in
+    memory.
 
     Args:
         dataset: audited, so that it has hashes.

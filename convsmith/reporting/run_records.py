@@ -171,7 +171,11 @@ def _pictures(evidence: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def _unreadable(path: Path, error: object) -> RunError:
+    reason = " ".join(str(error).split())[:200]
+    again = path.name in ("results.json", "findings.json")
     return RunError(
-        f"{path} cannot be read: {error}.",
-        mend=f"Rebuild it with `convsmith evaluate {path.parent}`, or restore the file.",
+        f"{path} cannot be read: {reason}.",
+        mend=f"Delete it, and write it anew: convsmith evaluate {path.parent}"
+        if again
+        else "Put the file back from a copy, or train again.",
     )

@@ -172,7 +172,8 @@ def last_checkpoint(folder: Path) -> Checkpoint | None:
         return Checkpoint(path, step, int(record["log_bytes"]), tuple(damaged))
     if damaged:
         raise CheckpointError(
-            f"No checkpoint in {folder} is whole: {' '.join(damaged)}", mend="Train again from recipe.yaml."
+            f"No checkpoint in {folder} is whole: {' '.join(damaged)}",
+            mend=f"Train again: convsmith train --recipe {folder.parent / 'recipe.yaml'}",
         )
     return None
 

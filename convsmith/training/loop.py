@@ -63,6 +63,7 @@ class Loop:
         schedule: factor of each optimiser's own rate, by step and total.
         transform: from a batch as stored to what the network takes (augmentation, normalisation); runs on the device.
         average: decay of an exponential moving average of the weights, or None for none.
+        blend: share of the averaged weights in those that are used, see `Average`; below 1 it needs an average.
         clip: largest norm of a group's gradient, or None for none.
         precision: `bfloat16` runs forward passes under autocast; weights and updates stay float32.
         report_every, tune_every, checkpoint_every: steps between events of these kinds; 0 is never.
@@ -82,6 +83,7 @@ class Loop:
         schedule: Schedule | None = None,
         transform: Callable[[Batch], Batch] | None = None,
         average: float | None = None,
+        blend: float = 1.0,
         clip: float | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         report_every: int = 50,
@@ -100,7 +102,9 @@ class Loop:
         self.total = steps
         self.schedule = schedule or constant()
         self.transform = transform
-        self.average = Average(model, average) if average is not None else None
+        if average is None and blend < 1:
+            raise UsageError("Weights are blended with their average, but none is kept.", mend="Give `average`, too.")
+        self.average = Average(model, average, blend=blend) if average is not None else None
         self.clip = clip
         self.every: dict[Kind, int] = {"progress": report_every, "tune": tune_every, "checkpoint": checkpoint_every}
         self.frozen = tuple(frozen)
@@ -204,7 +208,7 @@ class Loop:
         """Take the first process's running statistics, the raw and the averaged ones."""
         self.processes.share_buffers(self.model)
         if self.average and self.processes.world > 1:
-            with self.average.applied():
+            with self.average.applied(blended=False):
                 self.processes.share_buffers(self.model)
 
     def _stopping(self) -> bool:

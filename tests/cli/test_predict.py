@@ -116,7 +116,9 @@ def test_a_name_that_is_not_utf8_is_answered(run: Path, insects: Path, tmp_path:
     assert row["error"] is None
 
 
-@pytest.mark.parametrize(("paths", "words"), [((), "No picture was named"), (("gone.png",), "no file gone.png")])
+@pytest.mark.parametrize(
+    ("paths", "words"), [((), "No picture was named"), (("gone.png",), "no file or folder gone.png")]
+)
 def test_nothing_to_predict_is_refused(paths: tuple[str, ...], words: str, run: Path):
     done = typed("predict", run, *paths)
     assert done.code == 2

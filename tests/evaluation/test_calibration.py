@@ -81,3 +81,10 @@ def test_the_reliability_diagram_counts_every_image_once_and_ascends():
     assert sum(row.n for row in rows) == 437
     assert [row.confidence for row in rows] == sorted(row.confidence for row in rows)
     assert sum(row.accuracy.value * row.n for row in rows) == pytest.approx(right.sum())
+
+
+def test_images_of_one_group_still_have_a_figure_though_their_accuracy_has_no_interval():
+    """Such a test set ended a whole run with a TypeError: there were no limits to widen by."""
+    found = expected_calibration_error(np.full(6, 0.7), np.ones(6, bool), groups=["p05"] * 6)
+    assert found.value is not None
+    assert found.n == 1

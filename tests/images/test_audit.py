@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,20 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from convsmith.errors import DataError
-from convsmith.images import FORMS_SEEN, Dataset, SourceNotes, audit, open_source, pixel_hash
+from convsmith.images import (
+    FORMS_SEEN,
+    Dataset,
+    SourceNotes,
+    assign_roles,
+    audit,
+    leaks,
+    near_duplicates,
+    open_source,
+    pixel_hash,
+)
 from convsmith.images.examine import SIDE
 
+audit_module = sys.modules[audit.__module__]
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "imagenet-check-63"
 
 
@@ -39,7 +52,9 @@ def test_a_clean_folder_is_described_and_fingerprinted(flowers):
         "notes": [],
     }
     assert json.loads(json.dumps(record)) == record
-    assert all(clean.hashes[i].tobytes() == pixel_hash(clean.read(i)) for i in range(40))
+    for i, name in enumerate(clean.ids):
+        assert clean.hashes[i].tobytes() == hashlib.sha256((flowers / name).read_bytes()).digest()
+    assert clean.contents is clean.hashes
 
 
 def test_unreadable_files_are_named_and_left_out(flowers):
@@ -142,11 +157,95 @@ def test_the_fingerprint_follows_content_labels_and_names_but_not_order_or_roles
     assert dataset.with_roles(["train"] * 4).fingerprint == first
 
 
-def test_the_same_pictures_as_files_and_as_arrays_have_the_same_fingerprint(flowers):
+def test_the_fingerprint_of_files_is_over_their_bytes_and_of_arrays_over_their_pixels(flowers):
     files, _ = audit(*open_source(flowers))
     images = np.stack([files.read(i) for i in range(len(files))])
     arrays, _ = audit(Dataset.from_arrays(images, files.targets, files.classes, ids=files.ids))
-    assert arrays.fingerprint == files.fingerprint
+    by_bytes, by_pixels = (hashlib.sha256(b"rose\0tulip\0") for _ in range(2))
+    for i, name in enumerate(files.ids):
+        row = f"{name}\0{name[:-7]}\0".encode()
+        by_bytes.update(row + hashlib.sha256((flowers / name).read_bytes()).digest())
+        by_pixels.update(row + pixel_hash(images[i]))
+    assert files.fingerprint == by_bytes.hexdigest()
+    assert arrays.fingerprint == by_pixels.hexdigest()
+
+
+DRAWING = np.where(np.add.outer(np.arange(90) // 30, np.arange(110) // 40) % 2, 255, 0).astype(np.uint8)
+PLAIN = {
+    "tiny": np.arange(48, dtype=np.uint8).reshape(4, 4, 3),
+    "grey": np.random.default_rng(1).integers(0, 256, (28, 28), np.uint8),
+    "wall": np.full((400, 300, 3), 77, np.uint8),
+    "drawing": DRAWING,
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_copies_in_other_formats_of_what_is_too_plain_or_small_to_be_recognised_are_found(flowers, kind):
+    picture = Image.fromarray(PLAIN[kind])
+    picture.save(flowers / "rose/copy.png")
+    picture.save(flowers / "rose/copy.bmp")
+    picture.save(flowers / "tulip/copy.tiff")
+    picture.save(flowers / "tulip/other.png", compress_level=0)
+    clean, record = audit(*open_source(flowers))
+    names = ["rose/copy.bmp", "rose/copy.png", "tulip/copy.tiff", "tulip/other.png"]
+    assert record["duplicates"] == record["label_conflicts"] == [names]
+    rows = [clean.ids.index(name) for name in names]
+    assert len({clean.hashes[i].tobytes() for i in rows}) == 4
+    assert {clean.contents[i].tobytes() for i in rows} == {min(clean.hashes[i].tobytes() for i in rows)}
+    rest = np.setdiff1d(np.arange(len(clean)), rows)
+    assert np.array_equal(clean.contents[rest], clean.hashes[rest])
+    assert len(near_duplicates(clean.scan.sketches, clean.contents).pairs) == 0
+    for seed in range(5):
+        divided = assign_roles(clean, split_seed=seed)
+        assert len({divided.roles[i] for i in rows}) == 1
+    torn = clean.with_roles(["test" if name == "tulip/other.png" else "train" for name in clean.ids])
+    (leak,) = leaks(torn, near_duplicates(clean.scan.sketches))
+    assert (leak["first"], leak["second"], leak["kind"]) == ("rose/copy.bmp", "tulip/other.png", "same")
+    part = clean.select(rows[1:])
+    assert np.array_equal(part.contents, clean.contents[rows[1:]])
+
+
+def test_a_small_jpeg_and_what_it_shows_as_png_are_the_same(flowers, paint):
+    paint("flowers/rose/a.jpg", seed=7, size=(120, 90))
+    with Image.open(flowers / "rose/a.jpg") as picture:
+        picture.save(flowers / "rose/b.png")
+    assert audit(*open_source(flowers))[1]["duplicates"] == [["rose/a.jpg", "rose/b.png"]]
+
+
+def test_a_large_jpeg_coded_in_two_ways_is_the_same_and_its_png_is_near(flowers):
+    noise = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
+    photo = Image.fromarray(noise).resize((400, 300), Image.Resampling.BICUBIC)
+    photo.save(flowers / "rose/a.jpg")
+    photo.save(flowers / "rose/b.jpg", optimize=True, progressive=True)
+    with Image.open(flowers / "rose/a.jpg") as picture:
+        picture.save(flowers / "rose/c.png")
+    clean, record = audit(*open_source(flowers))
+    assert record["duplicates"] == [["rose/a.jpg", "rose/b.jpg"]]
+    near = near_duplicates(clean.scan.sketches, clean.contents)
+    found = {tuple(clean.ids[i] for i in pair) for pair in near.pairs.tolist()}
+    assert found == {("rose/a.jpg", "rose/c.png"), ("rose/b.jpg", "rose/c.png")}
+    assert near.likeness.min() > 0.99
+
+
+def test_pictures_that_only_look_the_same_in_every_figure_are_not_taken_for_one(flowers):
+    noise = np.random.default_rng(999).integers(0, 256, (10, 12, 3), np.uint8)
+    for name, picture in {"a": noise, "b": noise[:, ::-1], "c": noise[::-1]}.items():
+        Image.fromarray(np.ascontiguousarray(picture)).save(flowers / f"rose/{name}.png")
+    clean, record = audit(*open_source(flowers))
+    alike = [clean.ids.index(f"rose/{name}.png") for name in "abc"]
+    assert len({(float(clean.scan.brightness[i]), float(clean.scan.sharpness[i])) for i in alike}) == 1
+    assert record["duplicates"] == []
+    assert not clean.twins
+
+
+def test_a_lookalike_that_is_gone_before_its_pixels_are_compared_stands_alone(flowers, monkeypatch):
+    Image.fromarray(DRAWING).save(flowers / "rose/a.png")
+    Image.fromarray(DRAWING).save(flowers / "rose/b.bmp")
+    read = audit_module.decode_file
+    monkeypatch.setattr(audit_module, "decode_file", lambda path, pick: read(path + ".gone", pick))
+    clean, record = audit(*open_source(flowers))
+    assert len(clean) == 42
+    assert record["duplicates"] == []
 
 
 def test_the_scan_says_of_every_picture_what_an_independent_look_says(flowers, paint):
@@ -281,4 +380,4 @@ def test_deep_pictures_are_scanned_by_their_own_range(tmp_path):
     assert clean.read(0).dtype == np.uint16
     assert clean.scan.brightness == pytest.approx([values.mean() / 65535, (values.mean() + 1) / 65535])
     assert clean.scan.sharpness[0] > 100
-    assert clean.hashes[0].tobytes() == pixel_hash(clean.read(0)) != clean.hashes[1].tobytes()
+    assert len({row.tobytes() for row in clean.hashes}) == 2

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,27 @@ def test_newer_rules_make_a_new_cache(audited, tmp_path, monkeypatch):
     pixel_cache(audited, **LAYOUT, folder=tmp_path / "c")
     monkeypatch.setattr(cache, "RULES", cache.RULES + 1)
     pixel_cache(audited, **LAYOUT, folder=tmp_path / "c")
+    assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+def test_another_decoder_makes_a_new_cache_of_files_and_none_of_pictures_in_memory(audited, tmp_path, monkeypatch):
+    digits, layout = audit(*open_source("digits", limit=30))[0], {"size": 16, "fit": "crop", "channels": 1}
+    pixel_cache(audited, **LAYOUT, folder=tmp_path / "files")
+    pixel_cache(digits, **layout, folder=tmp_path / "arrays")
+    monkeypatch.setattr(cache, "decoder", lambda: "Pillow 99.0 jpeg 9 webp 9")
+    pixel_cache(audited, **LAYOUT, folder=tmp_path / "files")
+    pixel_cache(digits, **layout, folder=tmp_path / "arrays")
+    assert (len(list((tmp_path / "files").iterdir())), len(list((tmp_path / "arrays").iterdir()))) == (2, 1)
+
+
+def test_other_planes_of_the_same_files_are_another_cache(audited, tmp_path):
+    layout = {**LAYOUT, "channels": 1}
+    seen = []
+    for plane in (0, 2):
+        picked = replace(audited, pixels=replace(audited.pixels, pick=(plane,)))
+        seen.append(pixel_cache(picked, **layout, folder=tmp_path / "c"))
+        assert np.array_equal(seen[-1], one_by_one(picked, layout))
+    assert not np.array_equal(*seen)
     assert len(list((tmp_path / "c").iterdir())) == 2
 
 

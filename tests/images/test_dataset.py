@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convsmith.errors import DataError
-from convsmith.images import Dataset, FilePixels
+from convsmith.images import Dataset, FilePixels, audit, open_source
 
 IMAGES = np.arange(5 * 6, dtype=np.uint8).reshape(5, 2, 3)
 
@@ -84,6 +84,18 @@ def test_arrays_that_do_not_fit_together_are_refused(changes, says):
     arguments = {"images": IMAGES, "targets": [0, 1, 1, 2, 0], "classes": ("a", "b", "c"), **changes}
     with pytest.raises(DataError, match=says):
         Dataset.from_arrays(**arguments)
+
+
+def test_a_file_whose_bytes_have_changed_is_refused_even_with_the_same_pixels(tmp_path):
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True)
+        Image.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30)).save(tmp_path / "root" / name)
+    clean, _ = audit(*open_source(tmp_path / "root"))
+    before = clean.read(0)
+    Image.fromarray(before[..., 0]).save(tmp_path / "root/a/1.png", compress_level=0)
+    with pytest.raises(DataError, match=r"a/1\.png is not the picture it was when the data was audited"):
+        clean.read(0)
+    assert np.array_equal(clean.read(1), before)
 
 
 def test_files_are_read_by_the_planes_that_were_picked(tmp_path):

@@ -175,7 +175,7 @@ def test_a_class_missing_from_a_part_is_listed_and_one_missing_from_train_is_lef
 def test_an_empty_class_is_an_error_that_names_it(tmp_path):
     root = plant(tmp_path, "cat/a.png", "dog/a.png", "yak/readme.txt")
     (root / "emu").mkdir()
-    with pytest.raises(DataError, match=r"2 class folders .* without a single image: emu, yak") as caught:
+    with pytest.raises(DataError, match=r"2 class folders without a single image: emu, yak") as caught:
         open_source(root)
     assert "remove the folder" in caught.value.mend
 

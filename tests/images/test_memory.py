@@ -57,6 +57,7 @@ def same(first, second) -> bool:
     return (
         one.ids == other.ids
         and np.array_equal(one.hashes, other.hashes)
+        and one.twins == other.twins
         and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in arrays)
         and {**record, "remembered": 0} == {**again, "remembered": 0}
     )
@@ -153,6 +154,38 @@ def test_another_path_to_the_same_folder_is_the_same_folder(aged, tmp_path):
     audit(*open_source(aged))
     (tmp_path / "link").symlink_to(aged)
     assert audit(*open_source(tmp_path / "link"))[1]["remembered"] == 40
+
+
+def test_another_decoder_reads_all_again(aged, monkeypatch):
+    audit(*open_source(aged))
+    monkeypatch.setattr(memory, "decoder", lambda: "Pillow 99.0 jpeg 9 webp 9")
+    assert audit(*open_source(aged))[1]["remembered"] == 0
+    assert audit(*open_source(aged))[1]["remembered"] == 40
+
+
+def test_pixels_of_files_that_look_the_same_are_remembered_too(aged, monkeypatch):
+    for name, seed in (("a.png", 1), ("b.bmp", 1), ("c.png", 2)):
+        noise = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+        Image.fromarray(noise).save(aged / "rose" / name)
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (9, 9, 3), np.uint8)[:, ::-1].copy()).save(
+        aged / "rose/d.png"
+    )
+    age(aged)
+    read = []
+    decode_file = audit_module.decode_file
+
+    def note(path, pick):
+        read.append(path[-5:])
+        return decode_file(path, pick)
+
+    monkeypatch.setattr(audit_module, "decode_file", note)
+    first = audit(*open_source(aged))
+    assert sorted(read) == ["a.png", "b.bmp", "c.png", "d.png"]
+    assert first[1]["duplicates"] == [["rose/a.png", "rose/b.bmp"]]
+    again = audit(*open_source(aged))
+    assert len(read) == 4
+    assert again[1]["remembered"] == 44
+    assert same(first, again)
 
 
 @pytest.mark.parametrize("change", ["RULES", "VERSION"])

@@ -98,9 +98,9 @@ def test_quoted_fields_may_hold_delimiters_and_lines_are_counted_as_an_editor_co
         (b"path label\n1.png cat\n", "one column, path label", "Two are needed"),
         (b"00.png,cat\n01.png,dog\n", "names no columns", "path,label"),
         (b"path,label,label\n", "two columns named label", "Rename"),
-        (b"path,label\n", "0 rows", "Add rows"),
+        (b"path,label\n", "no rows below", "Add rows"),
         (b'path,label\n"00.png,cat\n01.png,dog\n', "cannot be read as CSV at line 2", "quotation mark"),
-        (b"path,label\n00.png,\n01.png,  \n", "2 rows, not one with a label", "Add rows"),
+        (b"path,label\n00.png,\n01.png,  \n", "2 rows, not one with a label", "--label COLUMN"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused_with_the_mend(photos, content, says, mend):
@@ -153,7 +153,7 @@ def test_where_no_column_is_the_label_by_its_name_it_is_asked_for(photos):
 @pytest.mark.parametrize("option", ["label", "group", "split"])
 def test_a_wrong_column_name_is_answered_with_the_columns_and_the_closest(photos, option):
     path = table(photos / "t.csv", "path,species", *CATS_AND_DOGS)
-    with pytest.raises(UsageError, match=rf"no column specie, which --{option} names; it has path, species") as caught:
+    with pytest.raises(UsageError, match=rf"no column specie for --{option}; it has path, species") as caught:
         open_source(path, **{option: "specie"})
     assert caught.value.mend == "Did you mean species?"
     assert caught.value.exit_code == 2

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from compared import EXACT, batches
 from typed import SMALL, only_run, steps_logged, typed
 
@@ -22,10 +24,12 @@ BOUND = 60.0
 
 
 @contextmanager
-def torchrun(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+def torchrun(
+    folder: Path, *arguments: object, program: Sequence[str] = ("-m", "convsmith")
+) -> Iterator[subprocess.Popen[bytes]]:
     """Two processes of a command; whatever still runs at the end is killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = [*TORCHRUN, "-m", "convsmith", *(str(argument) for argument in arguments)]
+    words = [*TORCHRUN, *program, *(str(argument) for argument in arguments)]
     with (
         (folder / "out.txt").open("wb") as out,
         (folder / "err.txt").open("wb") as err,
@@ -72,6 +76,25 @@ def test_two_processes_see_the_images_and_draws_of_one(pictures: Path, uninterru
     ours, theirs = (json.loads((folder / "results.json").read_bytes()) for folder in (run, uninterrupted))
     assert ours["splits"]["test"]["n"] == theirs["splits"]["test"]["n"]
     assert (tmp_path / "output" / "out.txt").read_text().count("Report ") == 1
+
+
+def test_two_processes_fine_tune_from_one_head_to_the_same_weights(tuned: Path, weights: Path, tmp_path: Path):
+    worker = (str(Path(__file__).parent / "tuning_worker.py"),)
+    words = (tuned / "recipe.yaml", tmp_path / "runs", tmp_path)
+    with torchrun(tmp_path / "output", *words, program=worker) as process:
+        assert process.wait(BOUND) == 0, (tmp_path / "output" / "err.txt").read_text()
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for moment in ("began", "ended"):
+        assert all(torch.equal(tensor, second[moment][name]) for name, tensor in first[moment].items()), moment
+    published = safetensors.torch.load_file(weights)
+    kept = [name for name in published if not name.startswith("fc.")]
+    assert all(torch.equal(first["began"][name], published[name]) for name in kept)
+    assert not torch.equal(first["began"]["fc.weight"], first["ended"]["fc.weight"])
+    run = only_run(tmp_path / "runs")
+    assert batches(run) == batches(tuned)
+    ours, theirs = (json.loads((folder / "probe.json").read_bytes()) for folder in (run, tuned))
+    for key in ("decay", "views", "tune", "test"):
+        assert ours[key] == theirs[key], key
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_records_that_cannot_be_read_are_named(fashion, tmp_path):
     (folder / "plan.json").write_text("{")
     with pytest.raises(RunError, match=r"plan\.json cannot be read") as caught:
         read_records(folder)
-    assert "convsmith" in caught.value.mend
+    assert "train again" in caught.value.mend
     with pytest.raises(RunError, match="no run folder"):
         read_records(tmp_path / "nowhere")
 

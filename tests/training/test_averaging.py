@@ -1,5 +1,7 @@
 """The average of the weights, worked by hand."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -102,3 +104,40 @@ def test_tied_weights_are_averaged_once():
     with average.applied():
         assert net[0].weight is net[1].weight
         assert net.state_dict()["0.weight"].data_ptr() == net.state_dict()["1.weight"].data_ptr()
+
+
+def test_blended_weights_lie_between_the_first_and_the_averaged_ones():
+    model = nn.Linear(3, 2)
+    first = model.weight.detach().clone()
+    plain, blended = Average(model, 0.5), Average(model, 0.5, blend=0.25)
+    for _ in range(5):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        plain.update()
+        blended.update()
+    raw = model.weight.detach().clone()
+    with plain.applied():
+        averaged = model.weight.detach().clone()
+    with blended.applied():
+        torch.testing.assert_close(model.weight.detach(), 0.75 * first + 0.25 * averaged)
+    with blended.applied(blended=False):
+        assert torch.equal(model.weight, averaged)
+    assert torch.equal(model.weight, raw)
+
+
+def test_the_first_weights_survive_a_checkpoint():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    average = Average(model, 0.5, blend=0.5)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    average.update()
+    state = copy.deepcopy(average.state_dict())
+    with average.applied():
+        expected = model.weight.detach().clone()
+    torch.manual_seed(1)
+    other = nn.Linear(3, 2)  # drawn anew, as a resumed run's network is
+    restored = Average(other, 0.5, blend=0.5)
+    restored.load_state_dict(state)
+    with restored.applied():
+        assert torch.equal(other.weight, expected)

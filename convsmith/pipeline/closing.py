@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from convsmith.images import Dataset
 
-TRAIN_SAMPLE = 5_000
-"""How many training images are predicted in evaluation mode when a run ends, to compare with tune and test."""
+LARGEST_SAMPLE, SMALLEST_SAMPLE = 5_000, 250
 
 
 def closing_seconds(dataset: Dataset, prediction: float) -> float:
@@ -19,5 +18,11 @@ def closing_seconds(dataset: Dataset, prediction: float) -> float:
 
 def final_images(dataset: Dataset) -> int:
     """How many images are predicted after training: a sample of train, all of tune and test."""
-    train = min(TRAIN_SAMPLE, len(dataset.indices("train")))
+    train = min(train_sample(dataset), len(dataset.indices("train")))
     return train + len(dataset.indices("tune")) + len(dataset.indices("test"))
+
+
+def train_sample(dataset: Dataset) -> int:
+    """How many training images are predicted when a run ends: as many as they are compared with, and not too many."""
+    others = len(dataset.indices("tune")) + len(dataset.indices("test"))
+    return min(LARGEST_SAMPLE, max(SMALLEST_SAMPLE, others))

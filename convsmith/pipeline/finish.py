@@ -14,7 +14,7 @@ from convsmith.batches import Normalize
 from convsmith.evaluation import Predictions, commonest_class, paired_gain
 from convsmith.evidence import predict
 from convsmith.images import Dataset, pixel_hash
-from convsmith.pipeline.closing import TRAIN_SAMPLE
+from convsmith.pipeline.closing import train_sample
 from convsmith.pipeline.illustrate import illustrate
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.prepare import Prepared
@@ -53,7 +53,7 @@ def finish(
     majority = commonest_class(dataset.counts())
     splits: dict[str, Any] = {}
     for role in ("train", "tune", "test"):
-        indices = sampled(dataset.indices(role), TRAIN_SAMPLE if role == "train" else None)
+        indices = sampled(dataset.indices(role), train_sample(dataset) if role == "train" else None)
         if len(indices):
             tell(Message("stage", f"Predicting the {role} images"))
             answers = answer(model, task, dataset, indices, images, normalize, split=role, majority=majority)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from convsmith.batches import Normalize
-from convsmith.pipeline import Prepared, prepare, silent
+from convsmith.pipeline import Prepared, machine, prepare, silent
 from convsmith.pipeline.origin import find_origin, start_network
 from convsmith.pipeline.prepare import pixels
 from convsmith.pipeline.probe import probe_network
@@ -67,6 +67,8 @@ def ours(recipe: Recipe, prepared: Prepared, images: np.ndarray, folder: Path) -
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = RunFolder(folder)
     (folder / "predictions").mkdir(parents=True)
+    held = {"name": network_name(recipe), "code_sha256": None}
+    run.write_json("manifest.json", {"model": held, **machine.describe(torch.device("cpu"), 1)})
     seconds: list[float] = []
     write = RunFolder.write_json
     started = time.perf_counter()
@@ -79,6 +81,12 @@ def ours(recipe: Recipe, prepared: Prepared, images: np.ndarray, folder: Path) -
     with mock.patch.object(RunFolder, "write_json", noted):
         probe_network(run, model, recipe, prepared, images, silent)
     return seconds[0]
+
+
+def network_name(recipe: Recipe) -> str:
+    """The network's name."""
+    assert not isinstance(recipe.model, str)
+    return recipe.model.name
 
 
 def main() -> None:

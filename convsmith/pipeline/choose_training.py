@@ -19,7 +19,7 @@ WARMUP_SHARE = 0.2
 NEAR = 1.1
 UNBALANCED = 3.0
 """Times as many images in the largest class as in the smallest, from which on the loss makes up for it."""
-FINE_TUNE_RATE = 1e-4
+FINE_TUNE_RATE = 5e-5
 BLEND = 0.5
 SIDES = {"left", "right", "links", "rechts", "port", "starboard", "clockwise", "anticlockwise", "counterclockwise"}
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.batches import Normalize
-from convsmith.evaluation import Answers, Predictions, evaluate, judge
+from convsmith.evaluation import Answers, Predictions, judge, metrics
 from convsmith.evidence import View, frozen_features
 from convsmith.images import RULES, decoder
 from convsmith.networks import find_head, set_head
@@ -119,18 +119,22 @@ def _probe(run: RunFolder, features: Features, recipe: Recipe, prepared: Prepare
     for role in ("tune", "test"):
         answers = _answers(head, features, prepared, role)
         answers.save(run.predictions / f"probe-{role}.npz")
-        metrics = evaluate(Predictions.of(answers), groups=answers.groups)["metrics"]
-        record[role] = {
-            "n": len(answers.arrays["ids"]),
-            "accuracy": metrics["accuracy"],
-            "log_loss": metrics["log_loss"],
-        }
+        record[role] = {"n": len(answers.arrays["ids"]), **_figures(answers)}
     run.write_json("probe.json", record)
     value = record["test"]["accuracy"]["value"]
     tell(Message("stage", f"The linear probe names {value:.1%} of the test images rightly"))
     if recipe.weights.source is not None:
         _learning_curve(run, features, recipe, prepared, head)
     return head
+
+
+def _figures(answers: Answers) -> dict[str, Any]:
+    """Accuracy and log loss with their intervals; the other figures would take longer than fitting the head."""
+    given = Predictions.of(answers)
+    return {
+        "accuracy": metrics.accuracy(given.targets, given.predicted, groups=answers.groups).to_json(),
+        "log_loss": metrics.log_loss(given.logits.astype(np.float64), given.targets, groups=answers.groups).to_json(),
+    }
 
 
 def _fitted(
@@ -178,8 +182,7 @@ def _learning_curve(run: RunFolder, features: Features, recipe: Recipe, prepared
         head = whole if share == 1.0 else _fitted(features, prepared, chosen, recipe, (whole.decay,))
         answers = _answers(head, features, prepared, "test")
         predictions = Predictions.of(answers)
-        accuracy = evaluate(predictions, groups=answers.groups)["metrics"]["accuracy"]
-        points.append({"share": share, "images": len(chosen), "accuracy": accuracy})
+        points.append({"share": share, "images": len(chosen), "accuracy": _figures(answers)["accuracy"]})
         answered.append(predictions)
         groups = answers.groups
     says, rising = judge(points, answered, groups)

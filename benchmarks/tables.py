@@ -34,6 +34,22 @@ def rows() -> Iterator[tuple[str, str, str]]:
         parts = [f"{name} {row['ratio_median']:.2f}" for name, row in record["rows"].items()]
         step = record["rows"]["convsmith"]["bare_ms_per_step"]
         yield f"Steps per second as a share of a bare loop of {step:.1f} ms", ", ".join(parts), "make bench-loop"
+    record = _read("features.json")
+    if record:
+        question = "Time to the linear probe's result over that of the bare forward passes"
+        yield question, f"{record['ratio_median']:.2f}", "benchmarks/features.py FOLDER --model NAME --weights FILE"
+    record = _read("leaks.json")
+    if record:
+        figure = f"{record['recall']:.1%} found, {record['strangers']:.1%} of the pairs named are strangers"
+        question = f"{record['planted']} photos planted across the split (copied, re-encoded, cropped, mirrored)"
+        yield question, figure, "benchmarks/leaks.py FOLDER"
+    record = _read("scan.json")
+    if record:
+        figure = (
+            f"{record['median_first_seconds']:.0f} s, again {record['median_second_seconds']:.0f} s; "
+            f"a bare decode takes {record['median_bare_seconds']:.0f} s"
+        )
+        yield f"`convsmith data` on {record['images']:,} photos of 500 x 375", figure, "benchmarks/scan.py FOLDER"
 
 
 def table() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
 import time
@@ -18,7 +16,7 @@ import torch
 from convsmith.batches import Augment, Batch, keys_of
 from convsmith.errors import ConvsmithError
 from convsmith.evidence import png
-from convsmith.images import Dataset, compare, evaluation_pixels, split_rows
+from convsmith.images import Dataset, compare, evaluation_pixels
 from convsmith.pipeline.build import build_augment
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import looks_like_photos
@@ -29,6 +27,7 @@ from convsmith.pipeline.plan import refuse_unknown
 from convsmith.pipeline.planner import Planner
 from convsmith.pipeline.prepare import Prepared, declares_range, prepare, recorded_images
 from convsmith.pipeline.space import refuse_unwritable
+from convsmith.pipeline.start import split_csv
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.reporting import DataRecord, render_data
 from convsmith.run_folder import disk_errors, list_runs, write_atomically
@@ -37,7 +36,6 @@ SAMPLES = 48
 PER_CLASS = 6
 AUGMENTED, VERSIONS = 6, 6
 NEAR_SHOWN = 40
-COLUMNS = ("id", "role", "class", "group", "sha256")
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def _write(found: Look, command: str) -> None:
         snapshot=found.snapshot,
     )
     write_atomically(found.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1).encode())
-    write_atomically(found.folder / "split.csv", _split_csv(dataset).encode())
+    write_atomically(found.folder / "split.csv", split_csv(dataset).encode())
     write_atomically(found.page, render_data(record).encode())
 
 
@@ -218,14 +216,6 @@ def _pixels(dataset: Dataset, recipe: Recipe, index: int) -> np.ndarray:
         keep=settled(image.keep),
         range=settled(image.range),
     )
-
-
-def _split_csv(dataset: Dataset) -> str:
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(split_rows(dataset))
-    return buffer.getvalue()
 
 
 def _plain(name: str) -> str:

@@ -32,7 +32,7 @@ def start_run(
     run.write_text("given.yaml", given.to_yaml())
     run.write_json("plan.json", plan.to_json())
     run.write_json("audit.json", prepared.audit)
-    run.write_text("split.csv", _split_csv(prepared.dataset))
+    run.write_text("split.csv", split_csv(prepared.dataset))
     if isinstance(code, Code):
         write_atomically(run.path / "code.py", code.path.read_bytes())
     run.write_json("manifest.json", _manifest(plan, prepared.dataset, code, world, command))
@@ -86,7 +86,8 @@ def _source_hash(function: Any) -> str | None:
         return None
 
 
-def _split_csv(dataset: Dataset) -> str:
+def split_csv(dataset: Dataset) -> str:
+    """Who plays which part, as `split.csv` holds it."""
     buffer = io.StringIO()
     writer: csv.DictWriter[str] = csv.DictWriter(
         buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n"

@@ -48,10 +48,10 @@ def fit_head(
     """Fit a linear head by L-BFGS, once for each decay, and keep the one with the least log loss on tune.
 
     The loss is the mean cross-entropy plus `decay / 2` times the squared weights, of features brought to mean 0 and,
-    all by one factor, to a mean square of 1; so a decay means the same for every backbone. One factor for all, because
-    features that vary more also tell more: bringing each to deviation 1 cost 2 to 3 points of accuracy on 5 classes
-    of flowers, and 0.04 to 0.07 of log loss (LOG.md). The bias does not decay. Decays are tried from strong to weak, each from
-    the last one's solution.
+    all by one factor, to a mean square of 1; so a decay means the same for every backbone. One factor for all,
+    because features that vary more also tell more: bringing each to deviation 1 cost 2 to 3 points of accuracy on 5
+    classes of flowers, and 0.04 to 0.07 of log loss (LOG.md). The bias does not decay. Decays are tried from strong
+    to weak, each from the last one's solution.
 
     Args:
         features: float32 `[N, D]`.

@@ -46,5 +46,5 @@ def png(image: np.ndarray, *, longest: int | None = LONGEST_SIDE) -> bytes:
     if longest is not None:
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=longest is not None, compress_level=9 if longest is not None else 1)
+    picture.save(buffer, "PNG", compress_level=4 if longest is not None else 1)
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from convsmith.images.near import Near, leaks, near_duplicates, near_records
 from convsmith.images.snapshot import Snapshot, compare
 from convsmith.images.sources import SOURCES, open_source
 from convsmith.images.splits import assign_roles, drop_torn_groups, split_rows, split_sentence
+from convsmith.images.threads import in_threads
 
 __all__ = [
     "EXTENSIONS",
@@ -47,6 +48,7 @@ __all__ = [
     "drop_torn_groups",
     "evaluation_pixels",
     "id_to_path",
+    "in_threads",
     "leaks",
     "near_duplicates",
     "near_records",

@@ -12,11 +12,12 @@ import numpy as np
 from convsmith.errors import DataError
 from convsmith.images.dataset import ArrayPixels, Dataset, FilePixels, Pixels, Scan
 from convsmith.images.decode import FORMS_SEEN, UnreadableImage, as_array, decode_file
-from convsmith.images.examine import Seen, bit_of, examine, look
+from convsmith.images.examine import Seen, bit_of, look
 from convsmith.images.folders import SourceNotes
 from convsmith.images.hashes import pixel_hash
 from convsmith.images.memory import Memory, Refused, Stamp, stamp_of
 from convsmith.images.near import SKETCH
+from convsmith.images.readers import look_at_all
 from convsmith.images.threads import Progress, in_threads
 
 NAMED = 5  # how many examples a note gives; the full lists are in the record
@@ -157,10 +158,8 @@ def _read_files(
         left = [i for i in range(len(names)) if i not in known]
         if not left and progress is not None:
             progress(len(names), len(names))
-        results = in_threads(
-            lambda k: _see(paths[left[k]], pixels.pick, floats), len(left), _from(progress, len(known)), chunk=_CHUNK
-        )
-        for i, (seen, lasting) in zip(left, results, strict=True):
+        looks = look_at_all([paths[i] for i in left], pixels.pick, floats)
+        for done, (i, (seen, lasting)) in enumerate(zip(left, looks, strict=True), start=len(known) + 1):
             _enter(reading, i, seen)
             stamp = stamps[i]
             if kept is not None and stamp is not None and lasting:
@@ -168,6 +167,8 @@ def _read_files(
                 if len(fresh) == _BATCH:
                     kept.remember(fresh)
                     fresh = []
+            if progress is not None:
+                progress(done, len(names))
         fresh += [
             (names[i], stamp, seen) for i, seen in _tell_apart(paths, pixels.pick, reading) if (stamp := stamps[i])
         ]
@@ -177,19 +178,6 @@ def _read_files(
             kept.close()
             reading.notes.extend(kept.notes)
     reading.unreadable.sort(key=lambda item: item[0])
-
-
-def _see(path: str, pick: tuple[int, ...] | None, floats: bool) -> tuple[Seen | Refused, bool]:
-    """Return what was seen, and whether the same bytes would give the same again."""
-    try:
-        return examine(path, pick=pick, floats=floats), True
-    except UnreadableImage as error:
-        return Refused(error.reason, error.mend), error.lasting
-
-
-def _from(progress: Progress | None, known: int) -> Progress | None:
-    """Count on from what is known already."""
-    return None if progress is None else lambda done, total: progress(known + done, known + total)
 
 
 def _enter(reading: _Reading, i: int, seen: Seen | Refused) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from convsmith.images.dataset import ROLES, Dataset
 from convsmith.images.sketch import (
@@ -89,6 +90,7 @@ class Near:
         return f"{told}."
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # blocks take a thread each; threads below threads only wait
 def near_duplicates(
     sketches: np.ndarray, hashes: np.ndarray | None = None, *, progress: Progress | None = None
 ) -> Near:
@@ -117,11 +119,11 @@ def near_duplicates(
         raise ValueError(f"sketches are {sketches.dtype} {list(sketches.shape)}; expected uint8 [N, {SKETCH}]")
     members = _equal(hashes) if hashes is not None else [np.array([i]) for i in range(len(sketches))]
     first = np.array([group[0] for group in members], np.int64)
-    chosen = np.flatnonzero(_in_parts(textured, sketches[first]))
+    chosen = np.flatnonzero(_on_all(textured, sketches[first]))
     rows = first[chosen]
     limited = len(rows) > COMPARED
     if limited:
-        order = np.argsort(_in_parts(_fall_of_light, sketches[rows]), kind="stable")
+        order = np.argsort(_on_all(_fall_of_light, sketches[rows]), kind="stable")
         chosen, rows = chosen[order], rows[order]
     found = _search(sketches[rows], progress)
     a, b, likeness, mirrored = _once(*found)
@@ -219,8 +221,8 @@ def _search(sketches: np.ndarray, progress: Progress | None) -> tuple[np.ndarray
     nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool)
     if count < 2:
         return nothing
-    whole = _in_parts(coarse_patterns, sketches)
-    cuts = [_in_parts(lambda part, cut=cut: coarse_patterns(part, cut), sketches) for cut in _CUTS]
+    whole = _on_all(coarse_patterns, sketches)
+    cuts = [_on_all(lambda part, cut=cut: coarse_patterns(part, cut), sketches) for cut in _CUTS]
     reach = _reach(count)
 
     def block(number: int) -> tuple[np.ndarray, ...]:
@@ -374,3 +376,9 @@ def _in_parts(describe: Callable[[np.ndarray], np.ndarray], sketches: np.ndarray
     """Describe sketches some thousands at a time."""
     parts = [describe(sketches[i : i + _AT_ONCE]) for i in range(0, max(len(sketches), 1), _AT_ONCE)]
     return np.concatenate(parts)
+
+
+def _on_all(describe: Callable[[np.ndarray], np.ndarray], sketches: np.ndarray) -> np.ndarray:
+    """Describe sketches some thousands at a time, on all processors."""
+    count = max(1, -(-len(sketches) // _AT_ONCE))
+    return np.concatenate(list(in_threads(lambda k: describe(sketches[k * _AT_ONCE : (k + 1) * _AT_ONCE]), count)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,9 +15,14 @@ Progress = Callable[[int, int], None]
 AHEAD = 8  # tasks in flight per thread: enough to keep all busy, few enough that memory stays bounded
 
 
+def processors() -> int:
+    """How many of them this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_threads(
     work: Callable[[int], Result], count: int, progress: Progress | None = None, *, chunk: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `work(0)`, `work(1)`, ... in order, computed by one thread per processor.
 
     Whatever ends the iteration (an error, Ctrl-C, `close`) drops what has not begun. Pillow's warnings are silenced
@@ -29,9 +34,8 @@ def in_threads(
         progress: called with (done, count) after each.
         chunk: how many a thread takes at a time: more where the work is short and its result small.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(processors)
-    starts = range(0, count, chunk)
+    pool = ThreadPoolExecutor(processors())
+    starts, ahead = range(0, count, chunk), AHEAD * processors()
 
     def several(start: int) -> list[Result]:
         return [work(i) for i in range(start, min(start + chunk, count))]
@@ -39,8 +43,8 @@ def in_threads(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-            waiting = deque(pool.submit(several, start) for start in starts[: AHEAD * processors])
-            following = iter(starts[AHEAD * processors :])
+            waiting = deque(pool.submit(several, start) for start in starts[:ahead])
+            following = iter(starts[ahead:])
             done = 0
             while waiting:
                 results = waiting.popleft().result()

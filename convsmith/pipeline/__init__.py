@@ -1,14 +1,36 @@
-"""The one place that reads a recipe and makes a run."""
+"""The one place that reads a recipe and makes a run.
 
-from convsmith.pipeline.build import Code, ModelFunction
-from convsmith.pipeline.execute import make_plan, resume, train
-from convsmith.pipeline.look import Look, look
-from convsmith.pipeline.messages import Listener, Message, silent
-from convsmith.pipeline.plan import plan, refuse_unknown
-from convsmith.pipeline.planner import Plan
-from convsmith.pipeline.prepare import Prepared, prepare
-from convsmith.pipeline.progress import Progress, print_plan
-from convsmith.pipeline.trained import Trained, evaluate_on, load_published, load_trained
+Names are loaded when they are first used: `convsmith data` begins to read while PyTorch is still being loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PLACES = {
+    "Code": "build",
+    "ModelFunction": "build",
+    "make_plan": "execute",
+    "resume": "execute",
+    "train": "execute",
+    "Look": "looking",
+    "look": "looking",
+    "Listener": "messages",
+    "Message": "messages",
+    "silent": "messages",
+    "plan": "planning",
+    "refuse_unknown": "planning",
+    "Plan": "planner",
+    "Prepared": "preparing",
+    "prepare": "preparing",
+    "Progress": "progress",
+    "print_plan": "progress",
+    "Trained": "trained",
+    "evaluate_on": "trained",
+    "load_published": "trained",
+    "load_trained": "trained",
+}
 
 __all__ = [
     "Code",
@@ -33,3 +55,20 @@ __all__ = [
     "silent",
     "train",
 ]
+
+if TYPE_CHECKING:
+    from convsmith.pipeline.build import Code, ModelFunction
+    from convsmith.pipeline.execute import make_plan, resume, train
+    from convsmith.pipeline.looking import Look, look
+    from convsmith.pipeline.messages import Listener, Message, silent
+    from convsmith.pipeline.planner import Plan
+    from convsmith.pipeline.planning import plan, refuse_unknown
+    from convsmith.pipeline.preparing import Prepared, prepare
+    from convsmith.pipeline.progress import Progress, print_plan
+    from convsmith.pipeline.trained import Trained, evaluate_on, load_published, load_trained
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'convsmith.pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"convsmith.pipeline.{_PLACES[name]}"), name)

@@ -23,9 +23,9 @@ from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_netw
 from convsmith.pipeline.finish import finish
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.origin import find_origin, start_network
-from convsmith.pipeline.plan import plan
 from convsmith.pipeline.planner import Plan, train_counts
-from convsmith.pipeline.prepare import Prepared, declares_range, pixels, prepare, recorded_images
+from convsmith.pipeline.planning import plan
+from convsmith.pipeline.preparing import Prepared, declares_range, pixels, prepare, recorded_images
 from convsmith.pipeline.probe import probe_network, probe_pixels
 from convsmith.pipeline.signals import Signals
 from convsmith.pipeline.space import refuse_small_disk, refuse_unwritable, still_needed

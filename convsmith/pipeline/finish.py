@@ -17,7 +17,7 @@ from convsmith.images import Dataset, pixel_hash
 from convsmith.pipeline.closing import train_sample
 from convsmith.pipeline.illustrate import illustrate
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.pipeline.prepare import Prepared
+from convsmith.pipeline.preparing import Prepared
 from convsmith.recipe import Recipe, settled
 from convsmith.reporting import write_report
 from convsmith.run_folder import EventLog, RunFolder

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
-import io
 import time
 from typing import Any
 
-from convsmith.images import Dataset, split_rows
+from convsmith.images import Dataset
 from convsmith.networks import MODELS, resolve
 from convsmith.pipeline import machine
 from convsmith.pipeline.build import OWN, Code, ModelFunction
 from convsmith.pipeline.planner import Plan
-from convsmith.pipeline.prepare import Prepared
+from convsmith.pipeline.preparing import Prepared, split_csv
 from convsmith.recipe import Recipe
 from convsmith.run_folder import RunFolder, write_atomically
 
@@ -84,14 +82,3 @@ def _source_hash(function: Any) -> str | None:
         return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
     except (OSError, TypeError):
         return None
-
-
-def split_csv(dataset: Dataset) -> str:
-    """Who plays which part, as `split.csv` holds it."""
-    buffer = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(
-        buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(split_rows(dataset))
-    return buffer.getvalue()

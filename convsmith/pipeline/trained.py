@@ -21,7 +21,7 @@ from convsmith.pipeline.finish import answer
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.origin import PUBLISHED, published
-from convsmith.pipeline.prepare import declares_range, pixels, prepare, recorded_roles
+from convsmith.pipeline.preparing import declares_range, pixels, prepare, recorded_roles
 from convsmith.recipe import Data, Recipe, settled
 from convsmith.run_folder import RunFolder
 from convsmith.tasks import Task

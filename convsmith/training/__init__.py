@@ -4,7 +4,7 @@ from convsmith.training.averaging import Average
 from convsmith.training.checkpoint import Checkpoint, Writer, last_checkpoint, load_weights
 from convsmith.training.loop import Event, Loop
 from convsmith.training.optimizers import OPTIMIZERS
-from convsmith.training.processes import SINGLE, Processes, joined, leave
+from convsmith.training.processes import SINGLE, Processes, joined
 from convsmith.training.random_state import seed_all, untouched
 from convsmith.training.schedules import SCHEDULES, Schedule
 from convsmith.training.transfer import LinearHead, fit_head, norms, scale_rates
@@ -24,7 +24,6 @@ __all__ = [
     "fit_head",
     "joined",
     "last_checkpoint",
-    "leave",
     "load_weights",
     "norms",
     "scale_rates",

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -162,20 +160,6 @@ def joined(timeout: float = 3600.0) -> Iterator[Processes]:
         ) from error
     # Left standing after an error: with another process gone, tearing it down can abort this one, unheard.
     dist.destroy_process_group()
-
-
-def leave(code: int) -> NoReturn:
-    """End a process of several without tearing Python down.
-
-    gloo's threads may still drop their last reference to a tensor then, and a thread that asks for the interpreter's
-    lock while it is torn down aborts the process, which torchrun takes for a failure (seen once in about ten runs).
-    """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()  # a checkpoint that is being written
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from convsmith.errors import DataError
-from convsmith.images import audit, memory, open_source
+from convsmith.images import audit, memory, open_source, readers
 from convsmith.images import audit as audit_function
 from convsmith.images.memory import forget
 
@@ -41,13 +41,13 @@ def age(root: Path, seconds: float = 3600) -> None:
 def read_paths(monkeypatch) -> list[str]:
     """Note what is decoded from here on."""
     seen: list[str] = []
-    examine = audit_module.examine
+    examine = readers.examine
 
     def note(path, **options):
         seen.append(os.path.relpath(path, Path(path).parents[1]))
         return examine(path, **options)
 
-    monkeypatch.setattr(audit_module, "examine", note)
+    monkeypatch.setattr(readers, "examine", note)
     return seen
 
 

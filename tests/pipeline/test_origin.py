@@ -40,8 +40,8 @@ def test_looking_at_photos_loads_no_library_of_networks(tmp_path: Path):
         noise = np.random.default_rng(i).integers(0, 256, (12, 16, 3), np.uint8)
         Image.fromarray(noise).resize((160, 120)).save(path)
     command = (
-        "import sys; from convsmith.cli.commands import main\n"
-        "try: main()\n"
+        "import sys; from convsmith.cli.commands import run\n"
+        "try: run(sys.argv[1:])\n"
         "finally: print(sorted({'timm', 'torchvision', 'scipy', 'sklearn'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(

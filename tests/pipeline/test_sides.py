@@ -14,7 +14,7 @@ from tuned import Notes, fine_tuning, train
 
 from convsmith import pipeline
 from convsmith.images import near
-from convsmith.pipeline.prepare import prepare
+from convsmith.pipeline.preparing import prepare
 from convsmith.recipe import Data, Recipe
 from convsmith.run_folder import RunFolder
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from toys import make_augment, make_batches, make_loop, make_net, snapshot, trace_of
 
+from convsmith.cli.commands import leave
 from convsmith.errors import ConvsmithError
 from convsmith.tasks import classification
-from convsmith.training import Loop, joined, leave
+from convsmith.training import Loop, joined
 from convsmith.training.optimizers import sgd
 
 CASES = {"uneven": (61, 32), "a rank without images": (45, 16), "fewer than eight": (5, 16)}

@@ -168,6 +168,17 @@ def pixels(dataset: Dataset, image: Image, tell: Listener) -> np.ndarray:
     )
 
 
+def split_csv(dataset: Dataset) -> str:
+    """Who plays which part, as `split.csv` holds it."""
+    buffer = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(
+        buffer, ("id", "role", "class", "group", "sha256"), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(split_rows(dataset))
+    return buffer.getvalue()
+
+
 def recorded_images(run: RunFolder) -> dict[str, tuple[str, str]]:
     """Class and SHA-256 of each image by id, as a run's `split.csv` holds them; nothing where it is missing."""
     return {row["id"]: (row["class"], row["sha256"]) for row in _split_records(run)}

@@ -1,13 +1,9 @@
-"""`convsmith data`: what is in a folder, before anything is trained on it, and a page that shows it."""
+"""What `convsmith data` settles and draws once the images are read: what a network will see, and contact sheets."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +12,19 @@ import torch
 from convsmith.batches import Augment, Batch, keys_of
 from convsmith.errors import ConvsmithError
 from convsmith.evidence import png
-from convsmith.images import Dataset, compare, evaluation_pixels
+from convsmith.images import Dataset, evaluation_pixels, in_threads
 from convsmith.pipeline.build import build_augment
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import looks_like_photos
 from convsmith.pipeline.choose_training import choose_augmentation
-from convsmith.pipeline.messages import Listener, Message, silent
+from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.origin import AUTOMATIC, BACKBONE, Origin, expected_origin, find_origin
-from convsmith.pipeline.plan import refuse_unknown
 from convsmith.pipeline.planner import Planner
-from convsmith.pipeline.prepare import Prepared, declares_range, prepare, recorded_images
-from convsmith.pipeline.space import refuse_unwritable
-from convsmith.pipeline.start import split_csv
+from convsmith.pipeline.planning import refuse_unknown
+from convsmith.pipeline.preparing import Prepared
 from convsmith.recipe import Named, Recipe, settled
-from convsmith.reporting import DataRecord, render_data
-from convsmith.run_folder import disk_errors, list_runs, write_atomically
+
+__all__ = ["Sheets", "draw", "refuse_unknown"]
 
 SAMPLES = 48
 PER_CLASS = 6
@@ -39,55 +33,47 @@ NEAR_SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found.
+class Sheets:
+    """What the page shows.
 
     Args:
-        prepared: the images with their roles, and the audit's record.
         recipe: with everything settled that follows from the images alone.
         seen: a sentence about what a network will see.
         symmetry: a sentence about mirrors and turns.
-        snapshot: what has changed since the last run on this source; empty where there was none.
-        folder: where `audit.json`, `split.csv` and `data.html` lie.
+        thumbnails: PNG of pictures that are alike, by id.
+        samples: `id`, `class` and `picture` of some images of each class.
+        augmented: `id`, `class`, `original` and `versions` of some training images.
     """
 
-    prepared: Prepared
     recipe: Recipe
     seen: str
     symmetry: str
-    snapshot: str
-    folder: Path
-
-    @property
-    def page(self) -> Path:
-        """The page to open in a browser."""
-        return self.folder / "data.html"
+    thumbnails: Mapping[str, bytes]
+    samples: Sequence[Mapping[str, Any]]
+    augmented: Sequence[Mapping[str, Any]]
 
 
-def look(recipe: Recipe, *, runs: Path, command: str = "", tell: Listener = silent) -> Look:
-    """Read every image, find what is strange, settle the split, and write it down with a page of pictures.
+def draw(recipe: Recipe, prepared: Prepared, tell: Listener) -> Sheets:
+    """Settle what a network will see, and draw it.
 
     Args:
-        recipe: says which images, and what of size, fit, symmetry, model and weights is asked for.
-        runs: the page is written to `data/<name>-<fingerprint>` in it, and earlier runs on this source are found there.
-        command: what to type next, for the page.
+        recipe: as the user gave it.
+        prepared: the images with their roles, and the audit's record.
         tell: who listens.
     """
-    refuse_unwritable(runs)
-    refuse_unknown(recipe)
-    prepared = prepare(recipe.data, tell, floats=declares_range(recipe))
     planner = Planner(recipe, prepared.dataset, prepared.audit)
-    origin = _origin(planner, tell)
-    choose_images(planner, origin)
+    choose_images(planner, _origin(planner, tell))
     choose_augmentation(planner)
     tell(Message("stage", "Drawing samples"))
-    chosen, snapshot = planner.recipe, _snapshot(recipe, prepared, runs)
-    seen, symmetry = _seen(planner), _symmetry(planner)
-    name = recipe.name or Path(str(recipe.data.source)).stem or "data"
-    folder = runs / "data" / f"{_plain(name)}-{prepared.dataset.fingerprint[:8]}"
-    found = Look(prepared, chosen, seen, symmetry, snapshot, folder)
-    _write(found, command)
-    return found
+    dataset, settled_recipe = prepared.dataset, planner.recipe
+    return Sheets(
+        recipe=settled_recipe,
+        seen=_seen(planner),
+        symmetry=_symmetry(planner),
+        thumbnails=_pairs(dataset, prepared.audit),
+        samples=_samples(dataset, settled_recipe),
+        augmented=_augmented(dataset, settled_recipe),
+    )
 
 
 def _origin(planner: Planner, tell: Listener) -> Origin | None:
@@ -106,18 +92,6 @@ def _origin(planner: Planner, tell: Listener) -> Origin | None:
     return expected_origin(BACKBONE) if looks_like_photos(planner) else None
 
 
-def _snapshot(recipe: Recipe, prepared: Prepared, runs: Path) -> str:
-    """What has changed since the last run on the same source (D9)."""
-    for run in reversed(list_runs(runs)):
-        try:
-            same = run.read_json("manifest.json")["data"]["source"] == recipe.data.source
-        except (ConvsmithError, KeyError):
-            continue
-        if same:
-            return f"Since the run {run.path.name}: {compare(recorded_images(run), prepared.dataset).sentence()}"
-    return ""
-
-
 def _seen(planner: Planner) -> str:
     reasons = {choice.name: choice.reason for choice in planner.choices}
     image = planner.recipe.image
@@ -133,45 +107,30 @@ def _symmetry(planner: Planner) -> str:
     return f"Symmetry {planner.recipe.augment.symmetry}: {reason}." if reason else ""
 
 
-def _write(found: Look, command: str) -> None:
-    with disk_errors(f"making {found.folder}"):
-        found.folder.mkdir(parents=True, exist_ok=True)
-    dataset, audit = found.prepared.dataset, found.prepared.audit
-    record = DataRecord(
-        source=str(dataset.source),
-        made=time.strftime("%Y-%m-%d"),
-        audit=audit,
-        thumbnails=_pairs(dataset, audit),
-        samples=_samples(dataset, found.recipe),
-        augmented=_augmented(dataset, found.recipe),
-        seen=found.seen,
-        symmetry=found.symmetry,
-        next_command=command or f"convsmith train {shlex.quote(str(dataset.source))}",
-        snapshot=found.snapshot,
-    )
-    write_atomically(found.folder / "audit.json", json.dumps(audit, ensure_ascii=False, indent=1).encode())
-    write_atomically(found.folder / "split.csv", split_csv(dataset).encode())
-    write_atomically(found.page, render_data(record).encode())
-
-
 def _pairs(dataset: Dataset, audit: Mapping[str, Any]) -> dict[str, bytes]:
     """Small copies of the images that are alike, the leaks first."""
     pairs = [*audit.get("leaks", ()), *audit.get("near_duplicates", ())][:NEAR_SHOWN]
     row = {name: index for index, name in enumerate(dataset.ids)}
-    names = dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second"))
-    return {name: png(dataset.read(row[name])) for name in names if name in row}
+    names = [
+        name for name in dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second")) if name in row
+    ]
+    return dict(zip(names, in_threads(lambda k: png(dataset.read(row[names[k]])), len(names)), strict=True))
 
 
 def _samples(dataset: Dataset, recipe: Recipe) -> list[dict[str, Any]]:
     """A few images of each class, exactly as a network will see them."""
     per_class = max(1, min(PER_CLASS, SAMPLES // max(1, len(dataset.classes))))
-    shown = []
-    for target, name in enumerate(dataset.classes):
+    chosen: list[int] = []
+    for target in range(len(dataset.classes)):
         own = np.flatnonzero(dataset.targets == target)
-        for index in own[np.linspace(0, len(own) - 1, min(per_class, len(own))).astype(int)]:
-            picture = png(_pixels(dataset, recipe, int(index)), longest=None)
-            shown.append({"id": dataset.ids[index], "class": name, "picture": picture})
-    return shown
+        chosen += own[np.linspace(0, len(own) - 1, min(per_class, len(own))).astype(int)].tolist()
+
+    def sample(k: int) -> dict[str, Any]:
+        index = chosen[k]
+        picture = png(_pixels(dataset, recipe, index), longest=None)
+        return {"id": dataset.ids[index], "class": dataset.classes[dataset.targets[index]], "picture": picture}
+
+    return list(in_threads(sample, len(chosen)))
 
 
 def _augmented(dataset: Dataset, recipe: Recipe) -> list[dict[str, Any]]:
@@ -201,9 +160,8 @@ def _versions(augment: Augment, recipe: Recipe, pixels: np.ndarray, *, start: in
     mean, std = (torch.tensor(settled(values)).view(-1, 1, 1) for values in (recipe.image.mean, recipe.image.std))
     shown = ((batch.images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     words: Sequence[str] = augment.describe(keys, shape=tuple(images.shape[1:]))  # type: ignore[arg-type]
-    return [
-        {"picture": png(picture, longest=None), "parameters": text} for picture, text in zip(shown, words, strict=True)
-    ]
+    pictures = in_threads(lambda k: png(shown[k], longest=None), len(shown))
+    return [{"picture": picture, "parameters": text} for picture, text in zip(pictures, words, strict=True)]
 
 
 def _pixels(dataset: Dataset, recipe: Recipe, index: int) -> np.ndarray:
@@ -216,7 +174,3 @@ def _pixels(dataset: Dataset, recipe: Recipe, index: int) -> np.ndarray:
         keep=settled(image.keep),
         range=settled(image.range),
     )
-
-
-def _plain(name: str) -> str:
-    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name)[:60] or "data"

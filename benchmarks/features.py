@@ -25,7 +25,7 @@ import torch
 from convsmith.batches import Normalize
 from convsmith.pipeline import Prepared, machine, prepare, silent
 from convsmith.pipeline.origin import find_origin, start_network
-from convsmith.pipeline.prepare import pixels
+from convsmith.pipeline.preparing import pixels
 from convsmith.pipeline.probe import probe_network
 from convsmith.recipe import Recipe
 from convsmith.run_folder import RunFolder

@@ -32,6 +32,7 @@ def frozen_features(
     *,
     prepare: Callable[[Tensor], Tensor],
     views: Sequence[View] = ("image",),
+    precision: Literal["float32", "bfloat16"] = "float32",
     identity: str,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -45,6 +46,7 @@ def frozen_features(
         images: evaluation pixels, uint8 `[N, C, H, W]`.
         prepare: from uint8 to what the network takes (its normalisation).
         views: `image` as it is, `mirror` left and right exchanged.
+        precision: that of the passes; the features are float32 in any case.
         identity: names weights, normalisation and images: whatever the features depend on beside the views.
         folder: where features lie; by default `$CONVSMITH_CACHE/features` or `~/.cache/convsmith/features`.
         progress: called with (done, total) images.
@@ -60,7 +62,8 @@ def frozen_features(
     known = _open(path, shape)
     if known is not None:
         return known
-    computed = _compute(model, head, images, prepare, views, progress)
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        computed = _compute(model, head, images, prepare, views, progress)
     _keep(path, computed, note)
     return computed
 
@@ -83,7 +86,7 @@ def _compute(
             prepared = prepare(share)
             for row, view in enumerate(views):
                 model(prepared.flip(-1) if view == "mirror" else prepared)
-                features[row, start : start + len(share)] = taken.pop().cpu().numpy()
+                features[row, start : start + len(share)] = taken.pop().float().cpu().numpy()
             if progress is not None:
                 progress(min(start + size, len(images)), len(images))
     return features

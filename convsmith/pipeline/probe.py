@@ -25,7 +25,7 @@ from convsmith.images import RULES, decoder
 from convsmith.networks import find_head, set_head
 from convsmith.pipeline.build import OWN
 from convsmith.pipeline.messages import Listener, Message
-from convsmith.pipeline.prepare import Prepared
+from convsmith.pipeline.preparing import Prepared
 from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import RunFolder
 from convsmith.tasks import class_weights
@@ -66,6 +66,7 @@ def probe_network(
         model, head, images,
         prepare=Normalize(settled(recipe.image.mean), settled(recipe.image.std)),
         views=views,
+        precision=settled(recipe.train.precision),
         identity=_identity(run, recipe, prepared),
         progress=lambda done, total: tell(Message("stage", "Frozen features", {"done": done, "total": total})),
         note=lambda text: tell(Message("note", text)),
@@ -230,6 +231,7 @@ def _identity(run: RunFolder, recipe: Recipe, prepared: Prepared) -> str:
             recipe.data.channels,
             contents,
             recipe.train.device,
+            recipe.train.precision,
             recipe.train.memory_format,
             *(manifest[key] for key in ("versions", "accelerator", "threads", "instruction_set")),
         )

@@ -27,6 +27,7 @@ from convsmith.registry import suggestion
 from convsmith.tasks import Task
 from convsmith.training import random_state
 from convsmith.training.averaging import Average
+from convsmith.training.depthwise import DepthwiseGradients, has_depthwise
 from convsmith.training.processes import SINGLE, Processes
 from convsmith.training.schedules import Schedule, constant
 
@@ -115,6 +116,7 @@ class Loop:
         self.stop_reason = 0
         self.device = next(model.parameters()).device
         self._bfloat16 = precision == "bfloat16"
+        self._depthwise = self._bfloat16 and self.device.type == "cpu" and has_depthwise(model)
         self._sums = Sums(self.device)
         self._parameters = {name: _parameters(optimizer) for name, optimizer in self.optimizers.items()}
         for optimizer in self.optimizers.values():
@@ -255,8 +257,14 @@ class Loop:
         optimizer.step()
         self._sums.add(name, loss_sum.detach(), count)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self._bfloat16 else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with contextlib.ExitStack() as within:
+            if self._bfloat16:
+                within.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            if self._depthwise:
+                within.enter_context(DepthwiseGradients())
+            yield
 
     def _due(self, length: int) -> Iterator[Event]:
         """The events due after a step; none in most. What the caller does meanwhile does not count as training."""

@@ -29,6 +29,7 @@ from convsmith.images.sketch import (
     MIRRORED_PATTERN,
     SKETCH,
     TOP_TO_BOTTOM,
+    WHOLE,
     coarse_patterns,
     fine_details,
     plain_share,
@@ -221,8 +222,8 @@ def _search(sketches: np.ndarray, progress: Progress | None) -> tuple[np.ndarray
     nothing = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool)
     if count < 2:
         return nothing
-    whole = _on_all(coarse_patterns, sketches)
-    cuts = [_on_all(lambda part, cut=cut: coarse_patterns(part, cut), sketches) for cut in _CUTS]
+    patterns = _on_all(lambda part: coarse_patterns(part, (WHOLE, *_CUTS)), sketches)
+    whole, *cuts = (np.ascontiguousarray(patterns[:, k]) for k in range(patterns.shape[1]))
     reach = _reach(count)
 
     def block(number: int) -> tuple[np.ndarray, ...]:
@@ -369,7 +370,7 @@ def _reach(count: int) -> int:
 def _fall_of_light(sketches: np.ndarray) -> np.ndarray:
     """Return float32 `[n]`, how much lighter the top is than the bottom: the same in the mirror, and little less
     cropped."""
-    return coarse_patterns(sketches)[:, TOP_TO_BOTTOM]
+    return coarse_patterns(sketches)[:, 0, TOP_TO_BOTTOM]
 
 
 def _in_parts(describe: Callable[[np.ndarray], np.ndarray], sketches: np.ndarray) -> np.ndarray:

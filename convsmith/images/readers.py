@@ -26,7 +26,7 @@ from convsmith.images.threads import in_threads, processors
 
 FROM = 1_000
 """Files from which on processes repay their start, which takes 0.2 s each."""
-CHUNK = 32  # files a reader takes at a time
+CHUNK = 128  # files a reader takes at a time
 
 Look = tuple[Seen | Refused, bool]
 """What was seen, and whether the same bytes would give the same again."""

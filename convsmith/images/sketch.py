@@ -9,6 +9,7 @@ frequency.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
@@ -20,7 +21,8 @@ SMALLEST = 32  # pictures with a side below this many pixels have no sketch: a s
 
 _GREY, _SPREAD = 128, 40  # the mean and the standard deviation that every sketch is brought to
 _ROWS = 8 * SIDE  # of tall pictures only about every n-th row is read: eight to each cell are plenty
-_PATTERN, _DETAIL = 6, 16  # frequencies along each side
+WHOLE = (0.0, 0.0, 1.0)  # top, left and side of a part that is all
+_PATTERN, _COARSE, _DETAIL = 6, 8, 16  # frequencies along each side
 _NEIGHBOURHOOD = 5  # cells
 _NOISE = 3.0  # grey levels: local contrast below this is not blown up
 _LUMA = np.array([299, 587, 114], np.int64)  # ITU-R 601, in thousandths
@@ -86,23 +88,26 @@ def _deep_cells(image: np.ndarray) -> np.ndarray:
     return np.rint((cells - low) * (255_000 / (high - low))).astype(np.int64)
 
 
-def coarse_patterns(sketches: np.ndarray, crop: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> np.ndarray:
-    """Describe the light and dark of sketches, or of a part of each, by their lowest frequencies.
+def coarse_patterns(sketches: np.ndarray, crops: Sequence[tuple[float, float, float]] = (WHOLE,)) -> np.ndarray:
+    """Describe the light and dark of sketches, or of parts of each, by their lowest frequencies.
 
     Each is weighted by its frequency, which evens out photos' spectrum: else the first few would decide alone.
 
     Args:
         sketches: uint8 `[n, SKETCH]`.
-        crop: top, left and side of the part, as shares of the picture's height and width.
+        crops: C parts; top, left and side of each, as shares of the picture's height and width.
 
     Returns:
-        float32 `[n, 32]`, rows of length 1; those that change sign in the mirror are the last `MIRRORED_PATTERN`.
+        float32 `[n, C, 32]`, each `[32]` of length 1; those that change sign in the mirror are the last
+        `MIRRORED_PATTERN`.
     """
-    top, left, side = crop
     base = _cosines(_PATTERN)
-    rows, columns = base @ _window(top, side), base @ _window(left, side)
-    spectra = _along_both(rows, _cells(sketches), columns).reshape(len(sketches), -1)
-    return _unit(spectra[:, _PATTERN_ORDER] * _PATTERN_WEIGHTS)
+    maps = []
+    for top, left, side in crops:
+        waves = np.einsum("py,qx->pqyx", base @ _window(top, side), base @ _window(left, side))
+        maps.append(waves.reshape(_PATTERN**2, SIDE**2)[_PATTERN_ORDER] * _PATTERN_WEIGHTS[:, None])
+    spectra = _cells(sketches).reshape(len(sketches), SIDE**2) @ np.concatenate(maps).T  # one product for all crops
+    return _unit(spectra.reshape(len(sketches), len(crops), -1))
 
 
 def fine_details(sketches: np.ndarray, crops: tuple[tuple[float, float], ...] = ((0.0, 1.0),)) -> np.ndarray:
@@ -161,8 +166,9 @@ def textured(sketches: np.ndarray) -> np.ndarray:
     """
     even, rest = _even(sketches)
     stands_out = (np.abs(rest) * (sketches[:, :1, None].astype(np.float32) / _SPREAD) > 2).mean(axis=(1, 2))
-    power = _along_both(_cosines(SIDE), even, _cosines(SIDE)) ** 2
-    fine = power[:, _radius(SIDE) >= 8].sum(axis=1) / np.maximum(power.sum(axis=(1, 2)), 1e-9)
+    power = np.einsum("nyx,nyx->n", even, even)  # of all frequencies together, the transform being orthonormal
+    coarse = _along_both(_cosines(_COARSE), even, _cosines(_COARSE))[:, _radius(_COARSE) < _COARSE]
+    fine = 1 - np.einsum("nk,nk->n", coarse, coarse) / np.maximum(power, 1e-9)
     return (sketches[:, 0] > 0) & (stands_out >= 0.35) & (plain_share(sketches) <= 0.6) & (fine >= 0.5)
 
 

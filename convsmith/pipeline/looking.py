@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import shlex
+import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 from convsmith.errors import ConvsmithError
 from convsmith.images import compare
@@ -23,8 +23,11 @@ from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.preparing import Prepared, declares_range, prepare, recorded_images, split_csv
 from convsmith.pipeline.space import refuse_unwritable
 from convsmith.recipe import Recipe
-from convsmith.reporting import DataRecord, render_data
 from convsmith.run_folder import disk_errors, list_runs, write_atomically
+
+SWITCH = 0.0005
+"""Seconds after which threads let each other go on, instead of 5 ms: one that loads a library holds the interpreter all
+the time, and those that compare images or hand them to readers would wait so long for it at every turn."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,11 @@ def look(recipe: Recipe, *, runs: Path, command: str = "", tell: Listener = sile
         tell: who listens.
     """
     refuse_unwritable(runs)
-    with _loading(recipe) as sheets:
+    with _Loading(recipe, tell) as loading:
+        prepared = prepare(recipe.data, loading.tell, floats=declares_range(recipe))
+        drawn = loading.sheets().draw(recipe, prepared, tell)
+    from convsmith.reporting import DataRecord, render_data
 
-        def and_check(message: Message) -> None:
-            if sheets.done():
-                sheets.result()  # a word of the recipe that nothing knows ends the reading now
-            tell(message)
-
-        prepared = prepare(recipe.data, and_check, floats=declares_range(recipe))
-        drawn = sheets.result().draw(recipe, prepared, tell)
     snapshot = _snapshot(recipe, prepared, runs)
     dataset, audit = prepared.dataset, prepared.audit
     name = recipe.name or Path(str(recipe.data.source)).stem or "data"
@@ -97,17 +96,41 @@ def look(recipe: Recipe, *, runs: Path, command: str = "", tell: Listener = sile
     return found
 
 
-@contextmanager
-def _loading(recipe: Recipe) -> Iterator[Future[ModuleType]]:
-    """Load `pipeline.sheets` in a thread, and have it refuse what the recipe holds that nothing knows."""
+class _Loading:
+    """Loads `pipeline.sheets` in a thread once files are being read, and has it refuse words that nothing knows."""
 
-    def load() -> ModuleType:
+    def __init__(self, recipe: Recipe, listener: Listener) -> None:
+        self._recipe = recipe
+        self._listener = listener
+        self._pool = ThreadPoolExecutor(1)
+        self._loaded: Future[ModuleType] | None = None
+
+    def __enter__(self) -> Self:
+        self._switch = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        sys.setswitchinterval(self._switch)
+
+    def tell(self, message: Message) -> None:
+        """Pass a message on; the first with figures starts the loading, and what it refuses ends the reading."""
+        if self._loaded is None and message.values:
+            self._loaded = self._pool.submit(self._load)
+        elif self._loaded is not None and self._loaded.done():
+            self._loaded.result()
+        self._listener(message)
+
+    def sheets(self) -> ModuleType:
+        """The module, as soon as it is there."""
+        return self._load() if self._loaded is None else self._loaded.result()
+
+    def _load(self) -> ModuleType:
         sheets = importlib.import_module("convsmith.pipeline.sheets")
-        sheets.refuse_unknown(recipe)
+        sheets.refuse_unknown(self._recipe)
+        importlib.import_module("convsmith.reporting")
         return sheets
-
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(load)
 
 
 def _snapshot(recipe: Recipe, prepared: Prepared, runs: Path) -> str:

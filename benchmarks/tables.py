@@ -50,6 +50,12 @@ def rows() -> Iterator[tuple[str, str, str]]:
             f"a bare decode takes {record['median_bare_seconds']:.0f} s"
         )
         yield f"`convsmith data` on {record['images']:,} photos of 500 x 375", figure, "benchmarks/scan.py FOLDER"
+    record = _read("depthwise.json")
+    if record:
+        parts = [f"{row['network']} {row['ratio_median']:.2f}" for row in record["networks"]]
+        yield "Training steps in bfloat16 over those of plain PyTorch, on the CPU", ", ".join(parts), (
+            "benchmarks/depthwise.py"
+        )
 
 
 def table() -> str:

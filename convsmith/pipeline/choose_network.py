@@ -27,15 +27,15 @@ class Manner:
     Args:
         mode: `probe` trains the head alone, `finetune` goes on from there with the rest.
         frozen_stages: how many stages, from the image on, stay as they are.
-        stage_rate: factor of the learning rate from each stage to the one before it.
         frozen_norms: whether norms keep the statistics of the weights.
+        rate: peak learning rate of AdamW.
         reason: why.
     """
 
     mode: Literal["probe", "finetune"]
     frozen_stages: int
-    stage_rate: float
     frozen_norms: bool
+    rate: float
     reason: str
 
 
@@ -104,9 +104,7 @@ def choose_transfer(planner: Planner, origin: Origin | None, model: nn.Module) -
         if frozen
         else f"{amount} suffice to fit every stage",
     )
-    planner.choose(
-        "transfer.stage_rate", chosen.stage_rate, "each stage nearer to the image is more general, and changes less"
-    )
+    planner.choose("transfer.stage_rate", 1.0, "one rate for all that moves: less near the image was worse in trials")
     planner.choose(
         "transfer.frozen_norms",
         chosen.frozen_norms,
@@ -127,19 +125,22 @@ def manner(images: int, classes: int) -> Manner:
 
     Below a hundred training images, or eight a class, only the linear head is trained: fine-tuning has more to spoil
     than to gain. From hundreds on, fine-tuning begins from that head (LP-FT, Kumar et al. 2022); the more images, the
-    more of the network may move.
+    more of the network may move. The rate for hundreds was measured (LOG.md); the lower ones beyond allow for the many
+    more steps that are made there, and are untried.
 
     Args:
         images: to train on.
         classes: how many kinds.
     """
     if images < HUNDREDS or images < LEAST_PER_CLASS * classes:
-        return Manner("probe", 0, 1.0, True, f"{images:,} images of {classes} classes are too few to fine-tune safely")
+        return Manner("probe", 0, True, 1e-3, f"{images:,} images of {classes} classes are too few to fine-tune safely")
     if images < THOUSANDS:
-        return Manner("finetune", 1, 0.7, True, "hundreds of images: a linear head first, then gentle fine-tuning")
+        return Manner(
+            "finetune", 1, True, 1e-3, "hundreds of images: a linear head first, then fine-tuning"
+        )
     if images < TENS_OF_THOUSANDS:
-        return Manner("finetune", 0, 0.7, True, "thousands of images: a linear head first, then fine-tuning of all")
-    return Manner("finetune", 0, 1.0, False, "tens of thousands of images: a linear head, then all at one rate")
+        return Manner("finetune", 0, True, 3e-4, "thousands of images: a linear head first, then fine-tuning of all")
+    return Manner("finetune", 0, False, 1e-4, "tens of thousands of images: a linear head, then all of it")
 
 
 def _from_scratch(planner: Planner, reason: str, *, given: bool = False) -> None:

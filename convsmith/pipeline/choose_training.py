@@ -10,6 +10,7 @@ from torch import nn
 from convsmith.batches import GROUP, PRESETS, steps_per_epoch, symmetric
 from convsmith.errors import UsageError
 from convsmith.pipeline.build import build_augment, build_optimizer, build_task
+from convsmith.pipeline.choose_network import manner
 from convsmith.pipeline.closing import closing_seconds
 from convsmith.pipeline.measure import Layout, Precision, Speed, measure_steps
 from convsmith.pipeline.planner import Planner
@@ -19,7 +20,6 @@ WARMUP_SHARE = 0.2
 NEAR = 1.1
 UNBALANCED = 3.0
 """Times as many images in the largest class as in the smallest, from which on the loss makes up for it."""
-FINE_TUNE_RATE = 5e-5
 BLEND = 0.5
 SIDES = {"left", "right", "links", "rechts", "port", "starboard", "clockwise", "anticlockwise", "counterclockwise"}
 
@@ -81,8 +81,8 @@ def choose_optimisation(planner: Planner) -> None:
         planner.choose("train.batch", batch, f"small batches make many steps of {count:,} images", images=count)
         planner.choose(
             "train.optimizer",
-            {"name": "adamw", "options": {"rate": FINE_TUNE_RATE, "weight_decay": 0.05}},
-            "fine-tuning: AdamW bears stages whose gradients differ by far, at a rate that keeps what the weights know",
+            {"name": "adamw", "options": {"rate": manner(count, planner.classes).rate, "weight_decay": 0.05}},
+            "fine-tuning: AdamW bears stages whose gradients differ by far; fewer images make fewer and longer steps",
         )
         planner.choose("train.schedule", {"name": "cosine", "options": {}}, "rises gently, ends slowly")
         planner.choose("train.label_smoothing", 0.0, "the linear head's confidences are already moderate")

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def probe_network(
         model, head, images,
         prepare=Normalize(settled(recipe.image.mean), settled(recipe.image.std)),
         views=views,
-        precision=settled(recipe.train.precision),
+        precision=_precision(recipe),
         identity=_identity(run, recipe, prepared),
         progress=lambda done, total: tell(Message("stage", "Frozen features", {"done": done, "total": total})),
         note=lambda text: tell(Message("note", text)),
@@ -76,6 +76,11 @@ def probe_network(
     fitted = _probe(run, features, recipe, prepared, tell)
     place = next(model.parameters()).device
     set_head(model, head, fitted.weight.to(place), fitted.bias.to(place))
+
+
+def _precision(recipe: Recipe) -> Literal["float32", "bfloat16"]:
+    """That in which the network will be trained; where nothing is, the head is the result and gets exact features."""
+    return "float32" if recipe.transfer.mode == "probe" else settled(recipe.train.precision)
 
 
 def probe_pixels(run: RunFolder, recipe: Recipe, prepared: Prepared, images: np.ndarray, tell: Listener) -> None:
@@ -231,7 +236,7 @@ def _identity(run: RunFolder, recipe: Recipe, prepared: Prepared) -> str:
             recipe.data.channels,
             contents,
             recipe.train.device,
-            recipe.train.precision,
+            _precision(recipe),
             recipe.train.memory_format,
             *(manifest[key] for key in ("versions", "accelerator", "threads", "instruction_set")),
         )

@@ -18,6 +18,7 @@ from typed import trained, typed
 
 from convsmith import pipeline
 from convsmith.errors import DataError, RunError, UsageError
+from convsmith.pipeline.choose_network import manner
 from convsmith.recipe import Recipe
 from convsmith.run_folder import RunFolder, read_log
 
@@ -42,6 +43,23 @@ def recipe_of(run: Path) -> Recipe:
 
 def chosen(recipe: Recipe) -> dict[str, tuple[object, str]]:
     return {choice.name: (choice.value, choice.reason) for choice in planned(recipe).choices}
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "mode", "frozen_stages", "frozen_norms"),
+    [
+        (99, 2, "probe", 0, True),
+        (100, 12, "finetune", 1, True),
+        (100, 13, "probe", 0, True),  # fewer than eight a class
+        (999, 5, "finetune", 1, True),
+        (1_000, 5, "finetune", 0, True),
+        (9_999, 5, "finetune", 0, True),
+        (10_000, 5, "finetune", 0, False),
+    ],
+)
+def test_the_more_images_the_more_of_the_network_may_move(images, classes, mode, frozen_stages, frozen_norms):
+    chosen = manner(images, classes)
+    assert (chosen.mode, chosen.frozen_stages, chosen.frozen_norms) == (mode, frozen_stages, frozen_norms)
 
 
 def test_a_probe_is_the_backbone_with_a_logistic_head_and_no_step(probed: Path, weights: Path):

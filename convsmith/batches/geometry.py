@@ -210,6 +210,9 @@ class Crop(Motion):
     Args:
         scale: its share of the area, uniform between these, in (0, 1].
         ratio: its width over its height in proportion to the picture's own, log-uniform between these.
+        size: side of the result in pixels, for square pictures; None leaves it the picture's own. Crops show things
+            larger than the whole picture does, so a network that is trained on crops of 224 px sees them alike in whole
+            pictures of 256 to 288 px (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
 
     Source: Szegedy et al. 2015, "Going deeper with convolutions", section 6. Differs from torchvision's: a rectangle
     that is too long is shortened rather than drawn again (a draw has a fixed number of random numbers); the ratio is
@@ -219,10 +222,13 @@ class Crop(Motion):
     name: ClassVar[str] = "crop"
     scale: tuple[float, float] = (0.35, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    size: int | None = None
 
     def __post_init__(self) -> None:
         check_range(self.name, "scale", self.scale, 0.01, 1)
         check_range(self.name, "ratio", self.ratio, 0.1, 10)
+        if self.size is not None:
+            check_number(self.name, "size", self.size, 1, 16_384)
 
     def draw(self, keys: Keys) -> Parameters:
         draws = keys.uniform(self.name, 4)
@@ -247,8 +253,8 @@ class Geometry:
         height, width: of the images, in pixels.
 
     Raises:
-        UsageError: motions with different borders (there is one resampling, so there is one border), or whole-pixel
-            motions that reach across the whole picture.
+        UsageError: motions with different borders (there is one resampling, so there is one border), whole-pixel
+            motions that reach across the whole picture, or a crop to a size of its own of pictures that are not square.
     """
 
     name: ClassVar[str] = "geometry"
@@ -258,9 +264,16 @@ class Geometry:
         self.border: Border = shared_border(motions)
         self.exact = all(motion.exact for motion in motions)
         self.reach = sum(motion.reach for motion in motions)
+        sizes = [motion.size for motion in motions if isinstance(motion, Crop) and motion.size is not None]
+        self.output = (sizes[-1], sizes[-1]) if sizes else (height, width)
         turning = any(isinstance(motion, QuarterTurn) for motion in motions)
         self.mirrored = turning or any(isinstance(motion, Flip) for motion in motions)
         self.turned = turning and height == width
+        if sizes and height != width:
+            raise UsageError(
+                f"crop: size is {sizes[-1]}, which is for square images, but these are {height}x{width}.",
+                mend="Leave size out.",
+            )
         if self.exact and self.reach >= min(height, width):
             raise UsageError(
                 f"Images of {height}x{width} are shifted by up to {self.reach} pixels, which leaves nothing of them.",
@@ -299,8 +312,9 @@ class Geometry:
 
     def _grid(self, matrix: Tensor) -> Tensor:
         """Return where each pixel of the result comes from, `[N, H, W, 2]`, -1 and 1 being the outermost centres."""
-        x, y = ((torch.arange(size, device=matrix.device) - (size - 1) / 2) for size in (self.width, self.height))
-        grid = matrix.new_empty(len(matrix), self.height, self.width, 2)
+        sides = zip((self.width, self.height), reversed(self.output), strict=True)
+        x, y = ((torch.arange(n, device=matrix.device) - (n - 1) / 2) * (size / n) for size, n in sides)
+        grid = matrix.new_empty(len(matrix), *self.output, 2)
         for axis, size in enumerate((self.width, self.height)):
             row = matrix[:, axis] * (2 / max(size - 1, 1))
             along, down = row[:, 0:1] * x + row[:, 2:3], row[:, 1:2] * y

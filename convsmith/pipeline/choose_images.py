@@ -61,8 +61,11 @@ def _choose_size(planner: Planner, origin: Origin | None) -> None:
             reason += f"; a network without weights gains more from many passes than from beyond {size} px"
     else:
         size, reason = origin.size, f"the weights were made for {origin.size} px"
-        if typical < origin.size and not origin.fixed_size:
-            size = min(origin.size, max(LEAST_PRETRAINED, 32 * math.ceil(typical / 32)))
+        if not origin.fixed_size and origin.keep < 1:
+            size = 32 * round(origin.size / origin.keep / 32)
+            reason += f", cut from {size}: in a whole picture of {size} px, things are as large as they know them"
+        if typical < size and not origin.fixed_size:
+            size = min(size, max(LEAST_PRETRAINED, 32 * math.ceil(typical / 32)))
             reason += f", and the typical shorter side is only {typical} px"
     planner.choose("image.size", size, reason, median_shorter_side_px=typical)
 

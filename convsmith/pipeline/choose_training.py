@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,6 +15,7 @@ from convsmith.pipeline.build import build_augment, build_optimizer, build_task
 from convsmith.pipeline.choose_network import manner
 from convsmith.pipeline.closing import closing_seconds
 from convsmith.pipeline.measure import Layout, Precision, Speed, measure_steps
+from convsmith.pipeline.origin import Origin
 from convsmith.pipeline.planner import Planner
 from convsmith.recipe import settled
 
@@ -24,8 +27,12 @@ BLEND = 0.5
 SIDES = {"left", "right", "links", "rechts", "port", "starboard", "clockwise", "anticlockwise", "counterclockwise"}
 
 
-def choose_augmentation(planner: Planner) -> None:
-    """Resolve the section `augment`."""
+def choose_augmentation(planner: Planner, origin: Origin | None = None) -> None:
+    """Resolve the section `augment`.
+
+    Args:
+        origin: the weights the network starts from, which know how large things were where they learnt them.
+    """
     recipe = planner.recipe
     if recipe.augment.operations is not None:
         names = ", ".join(operation.name for operation in recipe.augment.operations) or "nothing"
@@ -38,7 +45,19 @@ def choose_augmentation(planner: Planner) -> None:
     operations = PRESETS[augment.preset]
     if augment.preset != "none":  # no augmentation means none
         operations = symmetric(operations, settled(augment.symmetry))
+    if origin is not None and origin.keep < 1 and not origin.fixed_size:
+        operations = tuple(_sized(planner, operation, origin.keep) for operation in operations)
     planner.recipe = planner.recipe.updated({"augment.operations": operations})
+
+
+def _sized(planner: Planner, operation: Mapping[str, Any], keep: float) -> Mapping[str, Any]:
+    """A crop shows things larger than the whole picture does, so it is made smaller by as much (Touvron 2019)."""
+    if operation["name"] != "crop":
+        return operation
+    size = settled(planner.recipe.image.size)
+    side = max(32, 32 * round(size * keep / 32))
+    planner.say("augment.crop", f"{side} px", f"crops enlarge things, which whole pictures of {size} px show as large")
+    return {**operation, "options": {**operation.get("options", {}), "size": side}}
 
 
 def _kept(symmetry: str) -> str:

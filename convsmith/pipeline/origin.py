@@ -44,6 +44,7 @@ class Origin:
         run: the recipe and the checkpoint of the run that they come from instead.
         outputs: classes they were made for.
         size, channels, mean, std: of the images they were made for.
+        keep: share of the shorter side that they were tested on: the square of `size` px was cut from so much more.
         fixed_size: whether the network takes no other size.
     """
 
@@ -55,6 +56,7 @@ class Origin:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    keep: float = 1.0
     fixed_size: bool = False
     found: Found | None = None
     run: tuple[Recipe, Checkpoint] | None = None
@@ -99,7 +101,7 @@ def expected_origin(name: str) -> Origin | None:
     """
     if name == BACKBONE:
         half = (0.5, 0.5, 0.5)
-        return Origin(PUBLISHED, _EXPECTED, "", outputs=1000, size=224, channels=3, mean=half, std=half)
+        return Origin(PUBLISHED, _EXPECTED, "", outputs=1000, size=224, channels=3, mean=half, std=half, keep=0.875)
     described = describe_weights(name) if published(name) else None
     return None if described is None else _described(described, PUBLISHED, _EXPECTED, "", None)
 
@@ -189,5 +191,6 @@ def _described(described: Pretrained, source: str, says: str, sha256: str, found
         channels=3,
         mean=described.mean,
         std=described.std,
+        keep=described.keep if described.fit == "crop" else 1.0,
         fixed_size=described.fixed_size,
     )

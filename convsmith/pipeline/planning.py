@@ -67,7 +67,7 @@ def plan(
     device = choose_device(planner.recipe.train.device)
     model = start_network(planner.recipe, planner.classes, code, origin).to(device)
     choose_transfer(planner, origin, model)
-    choose_augmentation(planner)
+    choose_augmentation(planner, origin)
     choose_optimisation(planner)
     seconds_per_step = choose_precision(planner, model)
     task, augment = build_task(planner.recipe), build_augment(planner.recipe)

@@ -62,8 +62,9 @@ def draw(recipe: Recipe, prepared: Prepared, tell: Listener) -> Sheets:
         tell: who listens.
     """
     planner = Planner(recipe, prepared.dataset, prepared.audit)
-    choose_images(planner, _origin(planner, tell))
-    choose_augmentation(planner)
+    origin = _origin(planner, tell)
+    choose_images(planner, origin)
+    choose_augmentation(planner, origin)
     tell(Message("stage", "Drawing samples"))
     dataset, settled_recipe = prepared.dataset, planner.recipe
     return Sheets(

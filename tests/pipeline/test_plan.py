@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import subprocess
@@ -22,7 +23,7 @@ from convsmith.pipeline import measure
 from convsmith.pipeline.planner import Plan
 from convsmith.recipe import Recipe
 
-PLANNING = sys.modules["convsmith.pipeline.choose_training"]
+PLANNING = importlib.import_module("convsmith.pipeline.choose_training")
 """The module: the package's own `plan` is the function."""
 MEASURED = {
     "image.size", "image.channels", "image.fit", "image.mean", "image.std", "train.batch", "train.epochs",

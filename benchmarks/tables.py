@@ -53,8 +53,10 @@ def rows() -> Iterator[tuple[str, str, str]]:
     record = _read("depthwise.json")
     if record:
         parts = [f"{row['network']} {row['ratio_median']:.2f}" for row in record["networks"]]
-        yield "Training steps in bfloat16 over those of plain PyTorch, on the CPU", ", ".join(parts), (
-            "benchmarks/depthwise.py"
+        yield (
+            "Training steps in bfloat16 over those of plain PyTorch, on the CPU",
+            ", ".join(parts),
+            ("benchmarks/depthwise.py"),
         )
 
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 
 from convsmith.batches import Crop, Flip, Geometry, Keys, QuarterTurn, Rotation, Shift, VerticalFlip, Zoom, keys_of
@@ -103,6 +104,21 @@ def test_turns_flips_and_shifts_in_any_order_are_each_done_in_turn(border, order
     for motion in motions:
         expected = motion.apply(expected, LABELS, motion.draw(keys))[0]
     assert torch.equal(geometry.apply(images, LABELS, geometry.draw(keys))[0], expected)
+
+
+@pytest.mark.parametrize("size", [4, 8, 11])
+def test_a_crop_of_a_size_of_its_own_is_resampled_once_to_that_size(size):
+    """The whole picture as a crop: torch's own bilinear resampling, away from the border, where rules differ."""
+    images, keys = random_images(6, 3, 8, 8), Keys(keys_of(0, 0, 6))
+    masks = torch.arange(8).div(2, rounding_mode="floor").expand(6, 8, 8).contiguous()
+    geometry = Geometry([Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0), size=size)], 8, 8)
+    moved, labels = geometry.apply(images, masks, geometry.draw(keys))
+    expected = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False)
+    assert moved.shape == (6, 3, size, size)
+    assert torch.allclose(moved[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-3)
+    assert labels.shape == (6, size, size)
+    mirrored = Geometry([Flip(p=1.0), Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0), size=size)], 8, 8)
+    assert torch.allclose(mirrored.apply(images, LABELS, mirrored.draw(keys))[0], moved.flip(3), atol=1e-3)
 
 
 def test_a_quarter_turn_among_interpolating_motions_is_the_same_turn():
@@ -232,6 +248,8 @@ def test_labels_and_soft_labels_are_left_alone():
         (lambda: Zoom((1.2, 0.8)), r"factor is \(1.2, 0.8\)"),
         (lambda: Crop(scale=(0.0, 1.0)), "scale"),
         (lambda: Crop(ratio=(0.0, 1.0)), "ratio"),
+        (lambda: Crop(size=0), "size"),
+        (lambda: Geometry([Crop(size=8)], 12, 16), "size is 8, which is for square images, but these are 12x16"),
     ],
 )
 def test_impossible_motions_are_refused_with_the_values(make, says):

@@ -22,6 +22,7 @@ def test_what_is_written_down_of_the_default_weights_is_what_timm_says():
     assert (known.channels, known.size, known.size) == published.input_size
     assert (known.mean, known.std, known.outputs) == (published.mean, published.std, published.num_classes)
     assert known.fixed_size == bool(published.fixed_input_size)
+    assert known.keep == published.crop_pct
 
 
 def test_another_network_is_described_by_its_library_in_the_same_words():

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from convsmith import pipeline
+from convsmith.cli.commands import leave
 from convsmith.pipeline import build, execute
 from convsmith.recipe import Recipe
-from convsmith.training import Loop, leave
+from convsmith.training import Loop
 
 
 def main(recipe: str, runs: str, folder: str) -> None:

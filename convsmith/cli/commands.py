@@ -86,9 +86,7 @@ def leave(code: int) -> NoReturn:
     drop their last reference to a tensor then: a thread that asks for the interpreter's lock while it is torn down
     aborts the process, which torchrun takes for a failure (seen once in about ten runs).
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()  # a checkpoint that is being written
+    threading._shutdown()  # type: ignore[attr-defined]  # pools are told to end, and a checkpoint that is being written is waited for
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()

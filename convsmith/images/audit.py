@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -159,16 +160,17 @@ def _read_files(
         if not left and progress is not None:
             progress(len(names), len(names))
         looks = look_at_all([paths[i] for i in left], pixels.pick, floats)
-        for done, (i, (seen, lasting)) in enumerate(zip(left, looks, strict=True), start=len(known) + 1):
-            _enter(reading, i, seen)
-            stamp = stamps[i]
-            if kept is not None and stamp is not None and lasting:
-                fresh.append((names[i], stamp, seen))
-                if len(fresh) == _BATCH:
-                    kept.remember(fresh)
-                    fresh = []
-            if progress is not None:
-                progress(done, len(names))
+        with closing(looks):  # an error in between, or Ctrl-C, must not leave readers behind
+            for done, (i, (seen, lasting)) in enumerate(zip(left, looks, strict=True), start=len(known) + 1):
+                _enter(reading, i, seen)
+                stamp = stamps[i]
+                if kept is not None and stamp is not None and lasting:
+                    fresh.append((names[i], stamp, seen))
+                    if len(fresh) == _BATCH:
+                        kept.remember(fresh)
+                        fresh = []
+                if progress is not None:
+                    progress(done, len(names))
         fresh += [
             (names[i], stamp, seen) for i, seen in _tell_apart(paths, pixels.pick, reading) if (stamp := stamps[i])
         ]

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import IO
 
@@ -40,7 +40,7 @@ def look_at(path: str, pick: tuple[int, ...] | None, floats: bool) -> Look:
         return Refused(error.reason, error.mend), error.lasting
 
 
-def look_at_all(paths: Sequence[str], pick: tuple[int, ...] | None, floats: bool) -> Iterator[Look]:
+def look_at_all(paths: Sequence[str], pick: tuple[int, ...] | None, floats: bool) -> Generator[Look, None, None]:
     """Examine files on all processors, in their order.
 
     Raises:

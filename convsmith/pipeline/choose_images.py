@@ -63,10 +63,11 @@ def _choose_size(planner: Planner, origin: Origin | None) -> None:
         size, reason = origin.size, f"the weights were made for {origin.size} px"
         if not origin.fixed_size and origin.keep < 1:
             size = 32 * round(origin.size / origin.keep / 32)
-            reason += f", cut from {size}: in a whole picture of {size} px, things are as large as they know them"
-        if typical < size and not origin.fixed_size:
-            size = min(size, max(LEAST_PRETRAINED, 32 * math.ceil(typical / 32)))
-            reason += f", and the typical shorter side is only {typical} px"
+            reason += f", cut from {size}: whole pictures of {size} px show things as large as they know them"
+        enough = max(LEAST_PRETRAINED, 32 * math.ceil(typical / 32))
+        if enough < size and not origin.fixed_size:
+            size = enough
+            reason = f"the weights were made for {origin.size} px, but the typical shorter side is only {typical} px"
     planner.choose("image.size", size, reason, median_shorter_side_px=typical)
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from convsmith.errors import ResourceError
-from convsmith.images import readers
+from convsmith.images import audit, open_source, readers
 from convsmith.images.memory import Refused
 from convsmith.images.readers import look_at, look_at_all
 
@@ -59,6 +59,43 @@ def test_whoever_stops_early_leaves_no_reader_behind(paths, processes):
     assert children()
     looks.close()
     assert not children()
+
+
+def test_an_audit_that_ends_early_leaves_no_reader_behind(paths, processes, tmp_path):
+    def stop(done: int, total: int) -> None:
+        assert children()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        audit(*open_source(flat(tmp_path, 300)), progress=stop, memory=False)
+    assert not children(), caught  # although the traceback still holds every frame
+
+
+def test_a_command_that_is_refused_while_readers_are_at_work_ends_at_once(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "convsmith",
+        "data",
+        str(flat(tmp_path, readers.FROM + 600)),
+        "--model",
+        "nosuchnet",
+    ]
+    done = subprocess.run(
+        [*command, "--runs", str(tmp_path / "runs")],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "CONVSMITH_CACHE": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "nosuchnet" in done.stderr
+
+
+def flat(folder: Path, count: int) -> Path:
+    """Class folders with so many files."""
+    for i in range(count):
+        target = folder / "set" / "ab"[i % 2] / f"{i}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (48, 48, 3), np.uint8)).save(target)
+    return folder / "set"
 
 
 def test_readers_end_when_the_process_that_asked_is_killed(paths, tmp_path):

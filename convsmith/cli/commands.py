@@ -86,7 +86,8 @@ def leave(code: int) -> NoReturn:
     drop their last reference to a tensor then: a thread that asks for the interpreter's lock while it is torn down
     aborts the process, which torchrun takes for a failure (seen once in about ten runs).
     """
-    threading._shutdown()  # type: ignore[attr-defined]  # pools are told to end, and a checkpoint that is being written is waited for
+    # Tells pools to end, and waits for a checkpoint that is being written; plain joins would wait for idle pools.
+    threading._shutdown()  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()

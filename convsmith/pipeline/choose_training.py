@@ -56,7 +56,8 @@ def _sized(planner: Planner, operation: Mapping[str, Any], keep: float) -> Mappi
         return operation
     size = settled(planner.recipe.image.size)
     side = max(32, 32 * round(size * keep / 32))
-    planner.say("augment.crop", f"{side} px", f"crops enlarge things, which whole pictures of {size} px show as large")
+    why = f"crops enlarge things, which whole pictures of {size} px show as large"
+    planner.say("augment.operations", f"crops of {side} px", why)
     return {**operation, "options": {**operation.get("options", {}), "size": side}}
 
 

@@ -117,6 +117,13 @@ class Weights(Section):
     sha256: str | None = Field(default=None, description="of the file; another one is refused")
 
 
+class Unfreeze(Section):
+    """A stage of the network that waits before it is trained."""
+
+    stage: str
+    at: float = Field(ge=0, lt=1, description="share of all steps from which on it is trained")
+
+
 class Transfer(Section):
     """How a network that has weights is fitted to new classes."""
 
@@ -128,6 +135,7 @@ class Transfer(Section):
     frozen_stages: int | Auto = Field(default="auto", description="stages, from the image on, that are not trained")
     stage_rate: float | Auto = Field(default="auto", description="factor of the learning rate from stage to stage")
     frozen_norms: bool | Auto = Field(default="auto", description="whether all norms keep their running statistics")
+    unfreeze: tuple[Unfreeze, ...] = Field(default=(), description="stages that are frozen until a share of the steps")
 
     @field_validator("decays")
     @classmethod

@@ -4,6 +4,7 @@ from convsmith.batches.augment import AUGMENTATIONS, Augment, build
 from convsmith.batches.batches import Batch, Batches
 from convsmith.batches.colour import Colour, Erasing, Normalize
 from convsmith.batches.geometry import Crop, Flip, Geometry, Motion, QuarterTurn, Rotation, Shift, VerticalFlip, Zoom
+from convsmith.batches.mixing import CutMix, MixUp
 from convsmith.batches.operation import Operation, Parameters
 from convsmith.batches.order import GROUP, balanced, permutation, rank_span, span, steps_per_epoch
 from convsmith.batches.philox import Keys, keys_of, operation_id, philox, uniform
@@ -19,10 +20,12 @@ __all__ = [
     "Batches",
     "Colour",
     "Crop",
+    "CutMix",
     "Erasing",
     "Flip",
     "Geometry",
     "Keys",
+    "MixUp",
     "Motion",
     "Normalize",
     "Operation",

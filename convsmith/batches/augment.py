@@ -24,6 +24,7 @@ from convsmith.batches.geometry import (
     Zoom,
     shared_border,
 )
+from convsmith.batches.mixing import CutMix, MixUp, shares
 from convsmith.batches.operation import Operation, Parameters
 from convsmith.batches.philox import Keys, keys_of, split_seed
 from convsmith.batches.phrases import PHRASES
@@ -43,6 +44,8 @@ AUGMENTATIONS = Registry(
         Entry("zoom", Zoom, "enlarged or shrunk about the centre", tags=("geometry",)),
         Entry("colour", Colour, "brightness, contrast, saturation", "Haeberli & Voorhies 1994", ("pixels",)),
         Entry("erasing", Erasing, "a rectangle covered with one colour", "Zhong et al. 2020", ("pixels",)),
+        Entry("mixup", MixUp, "blended with another image, labels alike", "Zhang et al. 2018", ("mixing",)),
+        Entry("cutmix", CutMix, "a rectangle of another image, labels by area", "Yun et al. 2019", ("mixing",)),
     ],
 )
 
@@ -53,6 +56,7 @@ class Augment:
     """Makes batches ready for the network: augmented, normalised, float32.
 
     Operations that move pixels come first, composed to one motion (see `geometry`); the others follow in their order.
+    Where one of them mixes images (see `mixing`), labels become shares of classes, float32 `[N, K]`.
 
     Draws are made for a stretch of the epoch at a time and sliced at each step. They are a function of each image's key
     alone, so this is a matter of speed only: at 64 images a step it takes drawing from 0.35 to 0.03 ms.
@@ -61,12 +65,16 @@ class Augment:
         operations: each of another name, for the name decides the draws. None at all leaves the normalisation.
         normalize: the last step.
         seed: the run's seed; in [0, 2^64).
+        classes: K, needed where labels are mixed.
 
     Raises:
-        UsageError: two operations of one name, or motions with different borders.
+        UsageError: two operations of one name, or motions with different borders; and at the first batch, labels to be
+            mixed of how many classes nobody said.
     """
 
-    def __init__(self, operations: Sequence[Operation], *, normalize: Normalize, seed: int = 0) -> None:
+    def __init__(
+        self, operations: Sequence[Operation], *, normalize: Normalize, seed: int = 0, classes: int | None = None
+    ) -> None:
         names = [operation.name for operation in operations]
         if len(set(names)) < len(names):
             raise UsageError(
@@ -75,7 +83,8 @@ class Augment:
             )
         split_seed(seed)
         shared_border([operation for operation in operations if isinstance(operation, Motion)])
-        self.operations, self.normalize, self.seed = tuple(operations), normalize, seed
+        self.operations, self.normalize, self.seed, self.classes = tuple(operations), normalize, seed, classes
+        self._mixes = any(getattr(operation, "mixes", False) for operation in operations)
         self._size: tuple[int, int] | None = None
         self._steps: list[Operation] = []
         self._ahead: tuple[int, int, int, list[Parameters]] | None = None
@@ -86,6 +95,10 @@ class Augment:
         An empty batch keeps its shape.
         """
         images, targets = batch.images, batch.targets
+        if self._mixes and targets.ndim == 1:
+            if self.classes is None:
+                raise UsageError("Labels are mixed, but of how many classes was not said.", mend="Give `classes`.")
+            targets = shares(targets, self.classes)
         if len(batch) and self.operations:
             height, width = images.shape[-2:]
             self._fit(height, width)
@@ -161,17 +174,19 @@ class Augment:
         return [step.draw(Keys(keys, self.seed)) for step in self._steps]
 
 
-def build(operations: str | Sequence[Any], *, normalize: Normalize, seed: int = 0) -> Augment:
+def build(
+    operations: str | Sequence[Any], *, normalize: Normalize, seed: int = 0, classes: int | None = None
+) -> Augment:
     """Make an `Augment` from what a recipe says.
 
     Args:
         operations: the name of a preset, or a sequence of names, of mappings `{"name": .., "options": {..}}`, or of
             records with these two attributes.
-        normalize, seed: as in `Augment`.
+        normalize, seed, classes: as in `Augment`.
 
     Raises:
         UsageError: a name or option that is not known, or a value out of range.
     """
     operations = preset(operations) if isinstance(operations, str) else operations
     built = [AUGMENTATIONS.build(name, **options) for name, options in map(spec, operations)]
-    return Augment(built, normalize=normalize, seed=seed)
+    return Augment(built, normalize=normalize, seed=seed, classes=classes)

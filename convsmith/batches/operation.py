@@ -35,7 +35,8 @@ class Operation(Protocol):
         Args:
             images: `[N, C, H, W]`, uint8, or float in the same range of 0 to 255. The result has this shape, and is
                 uint8 or float; operations that compute new values return float32 for uint8.
-            targets: `[N]` labels, `[N, K]` shares of classes, or `[N, H, W]` masks.
+            targets: `[N]` labels, `[N, K]` shares of classes, or `[N, H, W]` masks. An operation that mixes images has
+                a class attribute `mixes = True`, and then sees labels as shares.
             parameters: from `draw`.
         """
         ...

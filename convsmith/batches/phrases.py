@@ -64,6 +64,19 @@ def _erasing(drawn: Parameters, shape: Shape) -> list[str]:
     return [f"{share} % covered" if share else "" for share in shares]
 
 
+def _mixup(drawn: Parameters, shape: Shape) -> list[str]:
+    return [
+        f"blended with {share} % of another" if share else "" for share in np.rint(100 * drawn["share"]).astype(int)
+    ]
+
+
+def _cutmix(drawn: Parameters, shape: Shape) -> list[str]:
+    sides = np.rint(drawn["box"] * [*shape[1:], *shape[1:]])
+    pixels = (sides[:, 2:] - sides[:, :2]).prod(axis=1)
+    covered = np.rint(100 * pixels / (shape[1] * shape[2])).astype(int)
+    return [f"{share} % of another" if share else "" for share in covered]
+
+
 def _percents(name: str, factors: np.ndarray) -> list[str]:
     changes = np.rint(100 * (factors - 1)).astype(int)
     return [f"{name} {change:+d} %" if change else "" for change in changes]
@@ -79,4 +92,6 @@ PHRASES: dict[str, Phrases] = {
     "zoom": _zoom,
     "colour": _colour,
     "erasing": _erasing,
+    "mixup": _mixup,
+    "cutmix": _cutmix,
 }

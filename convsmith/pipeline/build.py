@@ -24,7 +24,7 @@ from convsmith.networks import (
 )
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.tasks import Task, class_weights, classification
-from convsmith.training import OPTIMIZERS, SCHEDULES, Loop, Processes, norms, scale_rates, seed_all
+from convsmith.training import OPTIMIZERS, SCHEDULES, Loop, Processes, Thaw, norms, scale_rates, seed_all
 
 OWN = "own"
 
@@ -124,10 +124,14 @@ def build_task(recipe: Recipe, counts: Sequence[int] | None = None) -> Task:
     return classification(settled(train.label_smoothing), weights, train.focal)
 
 
-def build_augment(recipe: Recipe) -> Augment:
-    """The training augmentation, ending in the normalisation that evaluation uses alone."""
+def build_augment(recipe: Recipe, classes: int | None = None) -> Augment:
+    """The training augmentation, ending in the normalisation that evaluation uses alone.
+
+    Args:
+        classes: how many; needed where its batches have labels that may be mixed.
+    """
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
-    return build(recipe.augment.operations or (), normalize=normalize, seed=recipe.seed)
+    return build(recipe.augment.operations or (), normalize=normalize, seed=recipe.seed, classes=classes)
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -155,6 +159,51 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def thaws(recipe: Recipe, model: nn.Module) -> list[Thaw]:
+    """The stages that wait before they are trained, with their norms where these are to gather statistics.
+
+    Raises:
+        UsageError: a stage that the network has not, or that never thaws; a network that starts from nothing; a
+            budget, which is turned into steps by the time that those of the warm-up take.
+    """
+    wanted = recipe.transfer.unfreeze
+    if not wanted:
+        return []
+    if recipe.train.steps is None and recipe.train.budget is not None:
+        raise UsageError(
+            "transfer.unfreeze makes later steps longer than the first, by which a budget is planned.",
+            mend="Give --epochs in place of --budget, or --set train.steps=N.",
+        )
+    if recipe.transfer.mode != "finetune":
+        raise UsageError(
+            "transfer.unfreeze is for fine-tuning, but this run does none.", mend="Leave it out, or give --weights."
+        )
+    staged = {stage.name: (place, stage) for place, stage in enumerate(stages(model, _shape(recipe)))}
+    named, kept = dict(model.named_parameters()), settled(recipe.transfer.frozen_stages)
+    parts = []
+    for item in wanted:
+        if item.stage not in staged:
+            raise UsageError(
+                f"transfer.unfreeze names the stage {item.stage!r}, which this network has not.",
+                mend=f"It has {', '.join(staged)}.",
+            )
+        place, stage = staged[item.stage]
+        if place < kept:
+            raise UsageError(
+                f"transfer.unfreeze thaws {item.stage}, but transfer.frozen_stages = {kept} keeps it frozen.",
+                mend=f"Set transfer.frozen_stages={place} at the most.",
+            )
+        own = () if settled(recipe.transfer.frozen_norms) else norms(map(model.get_submodule, stage.modules))
+        parts.append(Thaw(item.at, tuple(named[name] for name in stage.parameters), tuple(own)))
+    if len({item.stage for item in wanted}) < len(wanted):
+        raise UsageError("transfer.unfreeze names a stage twice.")
+    if len(wanted) == len(staged) - kept and min(item.at for item in wanted) > 0:
+        raise UsageError(
+            "transfer.unfreeze leaves nothing to train at first.", mend="Leave the head out of it, or give it `at: 0`."
+        )
+    return parts
+
+
 def frozen_modules(recipe: Recipe, model: nn.Module) -> list[nn.Module]:
     """The norms that keep their running statistics: all where the recipe says so, else those of frozen stages."""
     if recipe.transfer.mode is None:
@@ -169,7 +218,7 @@ def build_loop(recipe: Recipe, model: nn.Module, processes: Processes, counts: S
     """The loop that trains `model`, which must lie on its device already; `counts` are training images by class."""
     train = recipe.train
     assert isinstance(train.schedule, Named)
-    augment = build_augment(recipe)
+    augment = build_augment(recipe, len(counts))
     warmup = {"warmup_steps": settled(train.warmup_steps)}
     return Loop(
         model,
@@ -186,6 +235,7 @@ def build_loop(recipe: Recipe, model: nn.Module, processes: Processes, counts: S
         tune_every=settled(train.tune_every),
         checkpoint_every=settled(train.checkpoint_every),
         frozen=frozen_modules(recipe, model),
+        thaws=thaws(recipe, model),
         trace=tracer(augment) if train.log_ids else None,
         processes=processes,
     )

@@ -112,6 +112,9 @@ def choose_transfer(planner: Planner, origin: Origin | None, model: nn.Module) -
         if chosen.frozen_norms
         else f"{amount} give better ones",
     )
+    if later := planner.recipe.transfer.unfreeze:
+        what = ", ".join(f"{item.stage} from {item.at:.0%} of the steps" for item in later)
+        planner.say("transfer.unfreeze", what, "as asked", given=True)
 
 
 def looks_like_photos(planner: Planner) -> bool:

@@ -146,7 +146,7 @@ def choose_precision(planner: Planner, model: nn.Module) -> float:
         model,
         build_task(planner.recipe, planner.train_counts),
         lambda own: build_optimizer(planner.recipe, own),
-        build_augment(planner.recipe),
+        build_augment(planner.recipe, planner.classes),
         shape=planner.shape,
         outputs=planner.classes,
         batch_size=min(settled(train.batch), GROUP * math.ceil(planner.train_count / GROUP)),

@@ -16,7 +16,7 @@ from convsmith.batches import AUGMENTATIONS, PRESETS
 from convsmith.errors import UsageError
 from convsmith.images import Dataset
 from convsmith.networks import MODELS, activation_bytes, count_parameters, refuse_options, resolve
-from convsmith.pipeline.build import OWN, Code, ModelFunction, build_augment, build_task
+from convsmith.pipeline.build import OWN, Code, ModelFunction, build_augment, build_task, thaws
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import choose_network, choose_start, choose_transfer
 from convsmith.pipeline.choose_training import (
@@ -67,6 +67,7 @@ def plan(
     device = choose_device(planner.recipe.train.device)
     model = start_network(planner.recipe, planner.classes, code, origin).to(device)
     choose_transfer(planner, origin, model)
+    thaws(planner.recipe, model)  # refuses what cannot be, before anything is measured
     choose_augmentation(planner, origin)
     choose_optimisation(planner)
     seconds_per_step = choose_precision(planner, model)

@@ -20,7 +20,7 @@ STRONGEST_FOCUS = 5.0  # the largest gamma that Lin et al. tried
 def classification(
     label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None, focal: float | None = None
 ) -> Task:
-    """Cross-entropy over the classes.
+    """Cross-entropy over the classes, for labels int64 `[N]` or, where images were mixed, shares of classes `[N, K]`.
 
     With `class_weights` each image's loss is multiplied by the weight of its class, and the mean is taken over the sum
     of these weights, as torch's own weighted mean does: weights say how much a class counts, not how fast is learnt.
@@ -55,7 +55,7 @@ def classification(
         else:
             each = F.cross_entropy(logits, targets, weight, label_smoothing=label_smoothing, reduction="none")
             loss = (each * _doubt(logits, targets) ** focal).sum()
-        yield "model", loss, len(targets) if weight is None else weight[targets].sum()
+        yield "model", loss, len(targets) if weight is None else _weighed(weight, targets)
 
     return Task("classification", losses, predict, evaluation.score_classification, monitor)
 
@@ -96,9 +96,19 @@ def monitor(arrays: Arrays) -> dict[str, float]:
 
 
 def _doubt(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - p of the true class, at least 1e-6: at 0 the gradient of a power below 1 is infinite."""
+    """1 - p of the true class, at least 1e-6: at 0 the gradient of a power below 1 is infinite.
+
+    Of mixed images p is what their classes are given, each by its share.
+    """
+    if targets.ndim == 2:
+        return 1 - (logits.softmax(1) * targets).sum(1).clamp_max(1 - 1e-6)
     surprise = F.cross_entropy(logits, targets, reduction="none")
     return -torch.expm1(-surprise).clamp_max(-1e-6)
+
+
+def _weighed(weights: Tensor, targets: Tensor) -> Tensor:
+    """What the images of a batch count together; of a mixed one each class by its share."""
+    return weights[targets].sum() if targets.ndim == 1 else (targets * weights).sum()
 
 
 def _check(label_smoothing: float, weights: tuple[float, ...] | None, focal: float | None) -> None:

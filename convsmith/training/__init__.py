@@ -8,6 +8,7 @@ from convsmith.training.processes import SINGLE, Processes, joined
 from convsmith.training.random_state import seed_all, untouched
 from convsmith.training.schedules import SCHEDULES, Schedule
 from convsmith.training.transfer import LinearHead, fit_head, norms, scale_rates
+from convsmith.training.unfreezing import Thaw
 
 __all__ = [
     "OPTIMIZERS",
@@ -20,6 +21,7 @@ __all__ = [
     "Loop",
     "Processes",
     "Schedule",
+    "Thaw",
     "Writer",
     "fit_head",
     "joined",

@@ -30,6 +30,7 @@ from convsmith.training.averaging import Average
 from convsmith.training.depthwise import DepthwiseGradients, has_depthwise
 from convsmith.training.processes import SINGLE, Processes
 from convsmith.training.schedules import Schedule, constant
+from convsmith.training.unfreezing import Thaw, separate, thaw
 
 Kind = Literal["batch", "progress", "epoch", "tune", "checkpoint", "stopped"]
 
@@ -69,6 +70,7 @@ class Loop:
         precision: `bfloat16` runs forward passes under autocast; weights and updates stay float32.
         report_every, tune_every, checkpoint_every: steps between events of these kinds; 0 is never.
         frozen: modules that stay in inference mode, so that norms among them keep their running statistics.
+        thaws: parts that are frozen until their time comes, see `Thaw`; their parameters are in the optimisers.
         trace: from a batch to lists, one item an image, for a `batch` event each step; for debugging and tests.
         processes: the other processes of the run.
     """
@@ -91,6 +93,7 @@ class Loop:
         tune_every: int = 0,
         checkpoint_every: int = 0,
         frozen: Iterable[nn.Module] = (),
+        thaws: Iterable[Thaw] = (),
         trace: Callable[[Batch], Mapping[str, list[Any]]] | None = None,
         processes: Processes = SINGLE,
     ) -> None:
@@ -109,6 +112,7 @@ class Loop:
         self.clip = clip
         self.every: dict[Kind, int] = {"progress": report_every, "tune": tune_every, "checkpoint": checkpoint_every}
         self.frozen = tuple(frozen)
+        self.thaws = tuple(thaws)
         self.trace = trace
         self.processes = processes
         self.step = 0
@@ -120,6 +124,7 @@ class Loop:
         self._sums = Sums(self.device)
         self._parameters = {name: _parameters(optimizer) for name, optimizer in self.optimizers.items()}
         for optimizer in self.optimizers.values():
+            separate(optimizer, self.thaws)
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
 
@@ -161,6 +166,7 @@ class Loop:
         try:
             while self.step < self.total and not self._stopping():
                 batch = source.at(self.step // length, self.step % length)
+                thaw(self.thaws, self.step, self.total)
                 self._train(batch)
                 self.step += 1
                 if self.trace is not None:

@@ -92,7 +92,7 @@ class Processes:
         if self.world == 1:
             return
         for parameter in parameters:
-            if parameter.grad is None:
+            if parameter.grad is None and parameter.requires_grad:  # what is frozen now has none on any process
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])

@@ -9,6 +9,7 @@ import torch
 
 from convsmith.batches import (
     AUGMENTATIONS,
+    GROUP,
     PRESETS,
     Augment,
     Batch,
@@ -33,11 +34,14 @@ NOTHING = {  # the options with which each operation changes nothing
     "zoom": {"factor": (1.0, 1.0)},
     "colour": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0},
     "erasing": {"p": 0.0},
+    "mixup": {"p": 0.0},
+    "cutmix": {"p": 0.0},
 }
-STRONG = {"erasing": {"p": 1.0}, "flip": {"p": 1.0}, "vertical_flip": {"p": 1.0}}
+STRONG = {"erasing": {"p": 1.0}, "cutmix": {"p": 1.0}, "flip": {"p": 1.0}, "vertical_flip": {"p": 1.0}}
 KEYS = keys_of(2, 100, 124)
 RAW = Normalize((0.0,) * 3, (1 / 255,) * 3)  # leaves pixels of 0 to 255 as they are
 LABELS = torch.arange(24)
+MIXING = {name for name, entry in AUGMENTATIONS.items() if "mixing" in entry.tags}
 
 every_operation = pytest.mark.parametrize("name", AUGMENTATIONS)
 every_shape = pytest.mark.parametrize("shape", [(24, 1, 8, 8), (24, 3, 9, 14)], ids=["grey", "colour"])
@@ -45,6 +49,10 @@ every_shape = pytest.mark.parametrize("shape", [(24, 1, 8, 8), (24, 3, 9, 14)], 
 
 def images_of(shape, dtype=torch.uint8):
     return torch.from_numpy(np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)).to(dtype)
+
+
+def labels_for(name):
+    return torch.eye(24) if name in MIXING else LABELS
 
 
 def batch_of(keys=KEYS, shape=(3, 8, 8)):
@@ -58,17 +66,18 @@ def batch_of(keys=KEYS, shape=(3, 8, 8)):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 def test_an_operation_keeps_the_shape_and_changes_copies_only(name, shape, dtype):
     operation = AUGMENTATIONS.build(name, **STRONG.get(name, {}))
-    images = images_of(shape, dtype)
+    images, labels = images_of(shape, dtype), labels_for(name)
     before, drawn = images.clone(), operation.draw(Keys(KEYS, 3))
-    result, targets = operation.apply(images, LABELS, drawn)
+    result, targets = operation.apply(images, labels, drawn)
     assert result.shape == images.shape
     assert result.dtype in ({torch.uint8, torch.float32} if dtype == torch.uint8 else {dtype})
     assert torch.equal(images, before)
     assert not torch.equal(result.to(dtype), images)
-    assert targets is LABELS
+    assert (targets is labels) == (name not in MIXING)
+    assert torch.equal(labels, labels_for(name))
     assert result.min() >= 0
     assert result.max() <= 255.001
-    assert torch.equal(operation.apply(images, LABELS, operation.draw(Keys(KEYS, 3)))[0], result)
+    assert torch.equal(operation.apply(images, labels, operation.draw(Keys(KEYS, 3)))[0], result)
 
 
 @every_operation
@@ -76,15 +85,17 @@ def test_an_operation_keeps_the_shape_and_changes_copies_only(name, shape, dtype
 def test_an_operation_of_no_strength_changes_nothing(name, shape):
     operation = AUGMENTATIONS.build(name, **NOTHING[name])
     images = images_of(shape)
-    result = operation.apply(images, LABELS, operation.draw(Keys(KEYS, 3)))[0]
+    result, targets = operation.apply(images, labels_for(name), operation.draw(Keys(KEYS, 3)))
     assert torch.allclose(result.float(), images.float(), atol=2e-3)
+    assert torch.equal(targets, labels_for(name))
 
 
 @every_operation
 def test_uint8_and_float_images_are_treated_alike(name):
     operation = AUGMENTATIONS.build(name, **STRONG.get(name, {}))
     drawn, images = operation.draw(Keys(KEYS)), images_of((24, 3, 9, 14))
-    results = [operation.apply(images.to(dtype), LABELS, drawn)[0].double() for dtype in (torch.uint8, torch.float64)]
+    labels = labels_for(name)
+    results = [operation.apply(images.to(dtype), labels, drawn)[0].double() for dtype in (torch.uint8, torch.float64)]
     assert torch.allclose(*results, atol=1e-2)
 
 
@@ -92,14 +103,16 @@ def test_uint8_and_float_images_are_treated_alike(name):
 @every_shape
 def test_an_image_is_treated_alike_alone_and_in_a_batch_and_channels_last(name, shape):
     operation = AUGMENTATIONS.build(name, **STRONG.get(name, {}))
-    images = images_of(shape)
-    whole = operation.apply(images, LABELS, operation.draw(Keys(KEYS, 5)))[0]
-    for i in (0, 7):
-        alone = operation.apply(images[i : i + 1], LABELS[:1], operation.draw(Keys(KEYS[i : i + 1], 5)))[0]
-        assert torch.allclose(alone.float(), whole[i : i + 1].float(), atol=1e-3)
+    images, labels = images_of(shape), labels_for(name)
+    whole = operation.apply(images, labels, operation.draw(Keys(KEYS, 5)))[0]
+    size = GROUP if name in MIXING else 1  # images mix within groups of eight, which begin at KEYS[4]
+    for i in (4, 12):
+        span = slice(i, i + size)
+        alone = operation.apply(images[span], labels[span], operation.draw(Keys(KEYS[span], 5)))[0]
+        assert torch.allclose(alone.float(), whole[span].float(), atol=1e-3)
     last = images.to(memory_format=torch.channels_last)
     assert torch.allclose(
-        operation.apply(last, LABELS, operation.draw(Keys(KEYS, 5)))[0].float(), whole.float(), atol=1e-3
+        operation.apply(last, labels, operation.draw(Keys(KEYS, 5)))[0].float(), whole.float(), atol=1e-3
     )
 
 

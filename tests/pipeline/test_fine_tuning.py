@@ -18,7 +18,7 @@ from pictures_made import photo_folder
 from PIL import Image
 from scipy.special import log_softmax
 from torch import nn
-from tuned import NETWORK, final_weights, fine_tuning, train
+from tuned import NETWORK, final_weights, fine_tuning, planned, train
 from typed import only_run
 
 from convsmith import pipeline
@@ -235,6 +235,48 @@ def test_the_plan_says_why_for_every_choice_of_the_transfer(photos: Path, weight
 def test_freezing_every_stage_is_refused(photos: Path, weights: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="frozen_stages"):
         train(fine_tuning(photos, weights, transfer__frozen_stages=9), tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+LATER = [{"stage": "stride-16", "at": 0.5}, {"stage": "stride-8", "at": 0.99}]
+
+
+def test_stages_that_wait_move_when_their_time_has_come_and_the_plan_says_so(
+    photos: Path, weights: Path, tmp_path: Path
+):
+    recipe = fine_tuning(photos, weights, transfer__unfreeze=LATER, train__average=None, train__steps=4)
+    assert {c.name: c.value for c in planned(recipe).choices}["transfer.unfreeze"] == (
+        "stride-16 from 50% of the steps, stride-8 from 99% of the steps"
+    )
+    run = train(recipe, tmp_path / "runs")
+    before, after = safetensors.torch.load_file(weights), final_weights(run)
+    moved = {
+        name.partition(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before.get(name, tensor))
+    }
+    assert "layer4" in moved
+    assert "layer2" not in moved  # it is the part at an eighth, whose time is after the last step
+    assert "layer3" in moved
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transfer__unfreeze": [{"stage": "layer3", "at": 0.5}]}, "'layer3', which this network has not"),
+        ({"transfer__unfreeze": [{"stage": "stem", "at": 0.5}]}, "frozen_stages = 2 keeps it frozen"),
+        ({"transfer__unfreeze": [LATER[0], LATER[0]]}, "twice"),
+        (
+            {"transfer__unfreeze": [{"stage": s, "at": 0.5} for s in ("stride-8", "stride-16", "stride-32", "head")]},
+            "nothing to train",
+        ),
+        ({"transfer__unfreeze": LATER, "transfer__mode": "probe"}, "for fine-tuning"),
+        ({"transfer__unfreeze": LATER, "train__epochs": None, "train__budget": 60.0}, "budget is planned"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_before_anything_is_trained(
+    changes: dict[str, Any], message: str, photos: Path, weights: Path, tmp_path: Path
+):
+    with pytest.raises(UsageError, match=message):
+        train(fine_tuning(photos, weights, **changes), tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*"))
 
 

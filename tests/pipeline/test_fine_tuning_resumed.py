@@ -22,9 +22,7 @@ def recipe_of(run: Path) -> Recipe:
     return Recipe.from_yaml((run / "recipe.yaml").read_text())
 
 
-@pytest.mark.parametrize(
-    "step", [1, 7, pytest.param(4, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 9))])
 def test_a_killed_fine_tuning_resumes_to_the_same_weights(step: int, tuned: Path, tmp_path: Path):
     """At step 1 no checkpoint stands yet, so the head is fitted again; at step 7 two do."""
     runs = tmp_path / "runs"

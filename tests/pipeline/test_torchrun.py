@@ -102,7 +102,7 @@ def test_two_processes_fine_tune_from_one_head_to_the_same_weights(tuned: Path, 
     [
         (signal.SIGTERM, 1),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
-        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
     ],
 )

@@ -63,10 +63,15 @@ class Data(Section):
     label: str | None = Field(default=None, description="the table's column of labels")
     group: str | None = Field(default=None, description="a table's column, `parent`, or a regular expression")
     split: str | None = Field(default=None, description="the table's column of roles")
+    time: str | None = Field(default=None, description="a table's column, `exif`, or a regular expression")
     labels: str | None = Field(default=None, description="a file of reviewed labels, laid over those of the source")
     channels: tuple[int, ...] | None = Field(default=None, description="which pages of multi-page files to read")
     limit: int | None = Field(default=None, ge=2)
     split_seed: int = Field(default=0, ge=0, lt=2**32)
+    folds: int | None = Field(default=None, ge=2, le=1000, description="of a cross-validation, or of one run of it")
+    repeats: int | None = Field(default=None, ge=1, le=1000, description="how often a cross-validation draws folds")
+    fold: int | None = Field(default=None, ge=1, description="the one that a run tests, from 1")
+    repeat: int | None = Field(default=None, ge=1, description="which drawing of folds a run is of, from 1")
     fingerprint: str | None = None
 
 
@@ -283,6 +288,17 @@ PACE: Mapping[str, Any] = dict.fromkeys(
 )
 """What follows from the number of steps, where a plan has chosen it."""
 
+BY_WEIGHTS: Mapping[str, Any] = {
+    **dict.fromkeys(("image.size", "image.keep", "image.mean", "image.std"), "auto"),
+    **dict.fromkeys((f"transfer.{key}" for key in ("mode", "frozen_stages", "stage_rate", "frozen_norms")), "auto"),
+    **dict.fromkeys(("augment.preset", "augment.symmetry"), "auto"),
+    "augment.operations": None,
+    **dict.fromkeys(
+        ("train.batch", "train.optimizer", "train.schedule", "train.label_smoothing", "train.blend"), "auto"
+    ),
+}
+"""What a plan chooses by whether the network starts from weights, and from which."""
+
 DERIVED: Mapping[str, Mapping[str, Any]] = {
     "model": {"network": None},
     "weights.source": {"weights.sha256": None},
@@ -293,6 +309,7 @@ DERIVED: Mapping[str, Mapping[str, Any]] = {
     "train.steps": {"train.epochs": "auto", "train.budget": None},
     "train.batch": {"train.steps": None},
     "data.limit": {"train.steps": None},
+    "data.folds": {"data.fold": None, "data.repeat": None, "data.repeats": None},
 }
 """A key that a layer sets, and what becomes of the keys below that layer that followed from its former value."""
 
@@ -411,9 +428,12 @@ def _without_derived(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Mapp
         stale |= DERIVED[key]
     if _at(lower, "train.steps") is not None and ("train.steps" in stale or "train.steps" in asked):
         stale |= PACE  # only a recipe with steps has been through a plan; else someone asked for these
-    for key, value in stale.items():
+    other = "weights.source" in asked and _at(upper, "weights.source") != _at(lower, "weights.source")
+    anew = BY_WEIGHTS if other and _at(lower, "train.steps") is not None else {}
+    for key, value in {**stale, **anew}.items():
         former = _at(lower, key)
-        if former is not None and (former != 0 or key == "train.steps"):  # a head alone was fitted in no step
+        # What was off stays off, but for what follows from weights; a head alone was fitted in no step.
+        if key in anew or (former is not None and (former != 0 or key == "train.steps")):
             lower = _merge(lower, nested(key, value))
     return lower
 

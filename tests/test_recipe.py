@@ -86,6 +86,17 @@ def test_a_model_typed_over_the_recipe_of_a_run_is_the_model(model):
     assert made.train == Recipe.from_layers(RESOLVED).train
 
 
+def test_other_weights_typed_over_the_recipe_of_a_run_set_anew_what_followed_from_the_old():
+    scratch = {**RESOLVED, "weights": {"source": None}, "transfer": {"mode": None, "frozen_norms": False}}
+    made = Recipe.from_layers(scratch, {"weights": {"source": "file"}, "image": {"size": 96}})
+    assert (made.transfer.mode, made.transfer.frozen_norms, made.train.batch) == ("auto", "auto", "auto")
+    assert (made.image.size, made.augment.operations) == (96, None)
+    same = Recipe.from_layers(scratch, {"weights": {"source": None}})
+    assert (same.transfer.mode, same.train.batch) == (None, 64)
+    typed = Recipe.from_layers({"train": {"batch": 64}}, {"weights": {"source": "file"}})
+    assert typed.train.batch == 64
+
+
 def test_a_preset_typed_over_the_recipe_of_a_run_is_the_augmentation():
     made = Recipe.from_layers(RESOLVED, parse_assignments(["augment.preset=none"]))
     assert (made.augment.preset, made.augment.operations) == ("none", None)

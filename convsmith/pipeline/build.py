@@ -245,6 +245,13 @@ def _shape(recipe: Recipe) -> tuple[int, int, int]:
     return settled(recipe.image.channels), settled(recipe.image.size), settled(recipe.image.size)
 
 
+def training_shape(recipe: Recipe) -> tuple[int, int, int]:
+    """Of one image as the network is trained on it: a crop may be smaller than what is evaluated."""
+    channels, *sides = _shape(recipe)
+    batch = build_augment(recipe)(Batch.of_images(torch.zeros(1, channels, *sides, dtype=torch.uint8)))
+    return channels, batch.images.shape[2], batch.images.shape[3]
+
+
 def tracer(augment: Augment) -> Callable[[Batch], dict[str, list[Any]]]:
     """What `train.log_ids` logs of a batch: each image's id and a digest of what was drawn for it."""
 

@@ -22,7 +22,7 @@ from convsmith.pipeline.budget import Stopwatch, announce_drift, fix_steps
 from convsmith.pipeline.build import Code, ModelFunction, build_loop, build_network, place, recorded_code
 from convsmith.pipeline.finish import finish
 from convsmith.pipeline.messages import Listener, Message, silent
-from convsmith.pipeline.origin import find_origin, start_network
+from convsmith.pipeline.origin import find_origin, refuse_missing, start_network
 from convsmith.pipeline.planner import Plan, train_counts
 from convsmith.pipeline.planning import plan
 from convsmith.pipeline.preparing import Prepared, declares_range, pixels, prepare, recorded_images
@@ -75,6 +75,7 @@ def make_plan(
         started: when the command began, by `time.monotonic`; it counts towards a budget.
     """
     started = time.monotonic() if started is None else started
+    refuse_missing(recipe)  # before a long look at the data
     prepared = prepare(recipe.data, tell, floats=declares_range(recipe))
     tell(Message("stage", "Planning"))
     with machine.threads(recipe.train.threads):

@@ -71,15 +71,11 @@ def find_origin(recipe: Recipe) -> Origin | None:
     Raises:
         UsageError, DataError: they are not here and cannot be had, are not those of the recipe's hash, or fit no model.
     """
+    refuse_missing(recipe)
     source = recipe.weights.source
     if source is None:
         return None
     place = Path(source).expanduser()
-    if source not in AUTOMATIC and not place.exists():
-        raise UsageError(
-            f"There are no weights {source}: neither a file, nor a folder, nor a run.",
-            mend="Put them back, name them where they lie with --weights, or train from scratch with --weights none.",
-        )
     if source not in AUTOMATIC and (place / "recipe.yaml").is_file():
         origin = _of_run(place)
     else:
@@ -91,6 +87,16 @@ def find_origin(recipe: Recipe) -> Origin | None:
             mend="Put the old file back, or train anew with --set weights.sha256=null.",
         )
     return origin
+
+
+def refuse_missing(recipe: Recipe) -> None:
+    """Raise `UsageError` where the recipe names weights by a path at which there is nothing; looks at nothing else."""
+    source = recipe.weights.source
+    if source is not None and source not in AUTOMATIC and not Path(source).expanduser().exists():
+        raise UsageError(
+            f"There are no weights {source}: neither a file, nor a folder, nor a run.",
+            mend="Put them back, name them where they lie with --weights, or train from scratch with --weights none.",
+        )
 
 
 def expected_origin(name: str) -> Origin | None:

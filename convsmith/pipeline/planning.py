@@ -16,7 +16,15 @@ from convsmith.batches import AUGMENTATIONS, PRESETS
 from convsmith.errors import UsageError
 from convsmith.images import Dataset
 from convsmith.networks import MODELS, activation_bytes, count_parameters, refuse_options, resolve
-from convsmith.pipeline.build import OWN, Code, ModelFunction, build_augment, build_task, thaws
+from convsmith.pipeline.build import (
+    OWN,
+    Code,
+    ModelFunction,
+    build_augment,
+    build_task,
+    thaws,
+    training_shape,
+)
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import choose_network, choose_start, choose_transfer
 from convsmith.pipeline.choose_training import (
@@ -122,7 +130,7 @@ def _finished(
     weights = count_parameters(model).total * 4
     images = len(planner.dataset) * settled(recipe.image.channels) * settled(recipe.image.size) ** 2
     # Weights, gradients, momentum and average, what autograd keeps, and the decoded images.
-    memory = 4 * weights + activation_bytes(model, planner.shape, settled(recipe.train.batch)) + images
+    memory = 4 * weights + activation_bytes(model, training_shape(recipe), settled(recipe.train.batch)) + images
     estimate = {
         "seconds": round(recipe.train.budget if recipe.train.steps is None and recipe.train.budget else total, 1),
         "training_seconds": round(training, 1),

@@ -20,6 +20,7 @@ from typed import SMALL, only_run, typed
 from convsmith import pipeline
 from convsmith.errors import UsageError
 from convsmith.pipeline import measure
+from convsmith.pipeline.build import training_shape
 from convsmith.pipeline.planner import Plan
 from convsmith.recipe import Recipe
 
@@ -279,3 +280,10 @@ def test_a_way_that_is_much_slower_is_given_up_early(monkeypatch: pytest.MonkeyP
     )
     assert speeds[0].seconds_per_step < speeds[1].seconds_per_step
     assert turns["bfloat16"] == 2 < turns["float32"]
+
+
+def test_memory_is_that_of_what_is_trained_on_which_may_be_smaller_than_what_is_evaluated():
+    whole = Recipe().updated({"image.size": 64, "image.channels": 3, "image.mean": [0.5] * 3, "image.std": [0.5] * 3})
+    assert training_shape(whole) == (3, 64, 64)
+    crop = {"name": "crop", "options": {"size": 48}}
+    assert training_shape(whole.updated({"augment.operations": [crop]})) == (3, 48, 48)

@@ -1,8 +1,10 @@
 """The linear probe: what a linear classifier makes of features that nobody trained for these images.
 
 It is the baseline beside every result, the head from which fine-tuning begins, and, fitted to shares of the training
-images, the answer to whether more of them would help. Where a network starts from nothing, the features are the pixels
-themselves, made small.
+images, the answer to whether more of them would help. Fitted at the end of each stage, it shows how general or specific
+the features of a network are (Yosinski et al. 2014, "How transferable are features in deep neural networks?"; Alain &
+Bengio 2016, "Understanding intermediate layers using linear classifier probes"). Where a network starts from nothing,
+the features are the pixels themselves, made small.
 """
 
 from __future__ import annotations
@@ -11,47 +13,32 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.evaluation import Answers, Predictions, judge, metrics
-from convsmith.evidence import View, frozen_features
+from convsmith.evaluation import Predictions, judge, paired_gain
+from convsmith.evidence import StageEnd, View, frozen_features, stage_ends
 from convsmith.images import RULES, decoder
 from convsmith.networks import find_head, set_head
 from convsmith.pipeline.build import OWN
+from convsmith.pipeline.finish import sampled
+from convsmith.pipeline.linear import Features, ask, figures, fit
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.preparing import Prepared
 from convsmith.recipe import Recipe, settled
 from convsmith.run_folder import RunFolder
-from convsmith.tasks import class_weights
-from convsmith.training import LinearHead, fit_head
+from convsmith.training import LinearHead
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 PIXEL_SIDE = 16
 PIXEL_TRAIN = 10_000
 """Training images at the most for the probe of pixels, which has to cost seconds even where there are a million."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a linear head is fitted on.
-
-    Args:
-        views: float32 `[V, N, D]` for all images of the data set; the first view is the image as it is.
-        names: of the views.
-        says: what they are, in words.
-        seconds: they took.
-    """
-
-    views: Tensor
-    names: tuple[str, ...]
-    says: str
-    seconds: float
+STAGE_TRAIN = 10_000
+"""The same for the probe of a stage, which has to cost little beside the forward passes."""
 
 
 def probe_network(
@@ -62,18 +49,24 @@ def probe_network(
     head = find_head(model, images.shape[1:])
     started = time.monotonic()
     views: tuple[View, ...] = ("image",) if recipe.augment.symmetry == "none" else ("image", "mirror")
-    computed = frozen_features(
+    ends = stage_ends(model, head, images.shape[1:])
+    frozen = frozen_features(
         model, head, images,
         prepare=Normalize(settled(recipe.image.mean), settled(recipe.image.std)),
         views=views,
+        ends=ends[:-1],
         precision=_precision(recipe),
         identity=_identity(run, recipe, prepared),
         progress=lambda done, total: tell(Message("stage", "Frozen features", {"done": done, "total": total})),
         note=lambda text: tell(Message("note", text)),
     )  # fmt: skip
     says = "a linear classifier on frozen features of the same network"
-    features = Features(torch.from_numpy(computed), views, says, time.monotonic() - started)
-    fitted = _probe(run, features, recipe, prepared, tell)
+    features = Features(torch.from_numpy(frozen.views), views, says, time.monotonic() - started)
+    below = [
+        (end, Features(torch.from_numpy(averages)[None], ("image",), f"averages of {end.name}", 0.0, frozen.rows))
+        for end, averages in zip(ends, frozen.stages, strict=False)
+    ]
+    fitted = _probe(run, features, recipe, prepared, tell, ends[-1], below)
     place = next(model.parameters()).device
     set_head(model, head, fitted.weight.to(place), fitted.bias.to(place))
 
@@ -105,12 +98,20 @@ def small_pixels(images: np.ndarray) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def _probe(run: RunFolder, features: Features, recipe: Recipe, prepared: Prepared, tell: Listener) -> LinearHead:
+def _probe(
+    run: RunFolder,
+    features: Features,
+    recipe: Recipe,
+    prepared: Prepared,
+    tell: Listener,
+    end: StageEnd | None = None,
+    below: Sequence[tuple[StageEnd, Features]] = (),
+) -> LinearHead:
     """Fit on train, choose the decay on tune, answer tune and test, and write it all down."""
     dataset = prepared.dataset
     started = time.monotonic()
-    train = _capped(dataset.indices("train"), None if recipe.weights.source else PIXEL_TRAIN)
-    head = _fitted(features, prepared, train, recipe, recipe.transfer.decays)
+    train = sampled(dataset.indices("train"), None if recipe.weights.source else PIXEL_TRAIN)
+    head = fit(features, dataset, train, recipe, recipe.transfer.decays)
     record: dict[str, Any] = {
         "schema": 1,
         "says": features.says,
@@ -123,9 +124,13 @@ def _probe(run: RunFolder, features: Features, recipe: Recipe, prepared: Prepare
         "seconds": {"features": round(features.seconds, 2), "head": round(time.monotonic() - started, 2)},
     }
     for role in ("tune", "test"):
-        answers = _answers(head, features, prepared, role)
+        answers = ask(head, features, dataset, dataset.indices(role), role)
         answers.save(run.predictions / f"probe-{role}.npz")
-        record[role] = {"n": len(answers.arrays["ids"]), **_figures(answers)}
+        record[role] = {"n": len(answers.arrays["ids"]), **figures(answers)}
+    if end is not None and below:
+        started = time.monotonic()
+        record["stages"] = _stages(features, head, end, below, recipe, prepared)
+        record["seconds"]["stages"] = round(time.monotonic() - started, 2)
     run.write_json("probe.json", record)
     value = record["test"]["accuracy"]["value"]
     tell(Message("stage", f"The linear probe names {value:.1%} of the test images rightly"))
@@ -134,62 +139,54 @@ def _probe(run: RunFolder, features: Features, recipe: Recipe, prepared: Prepare
     return head
 
 
-def _figures(answers: Answers) -> dict[str, Any]:
-    """Accuracy and log loss with their intervals; the other figures would take longer than fitting the head."""
-    given = Predictions.of(answers)
-    return {
-        "accuracy": metrics.accuracy(given.targets, given.predicted, groups=answers.groups).to_json(),
-        "log_loss": metrics.log_loss(given.logits.astype(np.float64), given.targets, groups=answers.groups).to_json(),
-    }
+def _stages(
+    features: Features,
+    head: LinearHead,
+    end: StageEnd,
+    below: Sequence[tuple[StageEnd, Features]],
+    recipe: Recipe,
+    prepared: Prepared,
+) -> list[dict[str, Any]]:
+    """Fit a head at the end of each stage with the decay of the last one, and ask all about the same test images.
 
+    Args:
+        features, head, end: what the last layer sees, the head fitted to it, and the stage whose end it is.
+        below: the ends of the stages before, and their features.
 
-def _fitted(
-    features: Features, prepared: Prepared, train: np.ndarray, recipe: Recipe, decays: Sequence[float]
-) -> LinearHead:
+    Returns:
+        For JSON, from the image on; a `gain` is the accuracy less that of the stage before, image by image. All this
+        is reported and chooses nothing.
+    """
     dataset = prepared.dataset
-    views = len(features.views)
-    targets = torch.from_numpy(dataset.targets)
-    tune = dataset.indices("tune")
-    weights = None
-    if recipe.train.balance != "none":
-        counts = np.bincount(dataset.targets[train], minlength=len(dataset.classes)).tolist()
-        weights = torch.tensor(class_weights(counts))[targets[train]].repeat(views)
-    return fit_head(
-        features.views[:, train].flatten(0, 1),
-        targets[train].repeat(views),
-        len(dataset.classes),
-        decays=decays,
-        tune=(features.views[0, tune], targets[tune]) if len(decays) > 1 else None,
-        weights=weights,
-    )
-
-
-def _answers(head: LinearHead, features: Features, prepared: Prepared, role: str) -> Answers:
-    """The probe's logits for the images of one role, from the view that is no mirror."""
-    dataset, indices = prepared.dataset, prepared.dataset.indices(role)
-    assert dataset.hashes is not None
-    arrays = {
-        "logits": head(features.views[0, indices]).numpy(),
-        "ids": np.array([dataset.ids[index] for index in indices], np.str_),
-        "targets": dataset.targets[indices],
-        "pixels": dataset.hashes[indices],
-    }
-    groups = tuple(dataset.groups[index] for index in indices)
-    return Answers(arrays, dataset.classes, role, None, groups if any(groups) else None)
+    first = below[0][1]
+    test = first.known(dataset.indices("test"))
+    fitted = sampled(first.known(dataset.indices("train")), STAGE_TRAIN)
+    asked = [
+        (stage, len(fitted), ask(fit(own, dataset, fitted, recipe, (head.decay,)), own, dataset, test, "test"))
+        for stage, own in below
+    ]
+    asked.append((end, len(dataset.indices("train")), ask(head, features, dataset, test, "test")))
+    records, before = [], None
+    for stage, images, answers in asked:
+        given = Predictions.of(answers)
+        gain = paired_gain(given, before, answers.groups).to_json() if before is not None else None
+        told = {"name": stage.name, "stride": stage.stride, "features": stage.features, "images": images}
+        records.append({**told, **figures(answers), "gain": gain})
+        before = given
+    return records
 
 
 def _learning_curve(run: RunFolder, features: Features, recipe: Recipe, prepared: Prepared, whole: LinearHead) -> None:
     """Fit the head to an eighth, a quarter and a half of the training images, and say what the rest brought (E9)."""
     dataset = prepared.dataset
-    train = dataset.indices("train")
+    train, test = dataset.indices("train"), dataset.indices("test")
     points, answered, groups = [], [], None
     for share in SHARES:
         chosen = nested_share(train, dataset.targets[train], share)
-        head = whole if share == 1.0 else _fitted(features, prepared, chosen, recipe, (whole.decay,))
-        answers = _answers(head, features, prepared, "test")
-        predictions = Predictions.of(answers)
-        points.append({"share": share, "images": len(chosen), "accuracy": _figures(answers)["accuracy"]})
-        answered.append(predictions)
+        head = whole if share == 1.0 else fit(features, dataset, chosen, recipe, (whole.decay,))
+        answers = ask(head, features, dataset, test, "test")
+        points.append({"share": share, "images": len(chosen), "accuracy": figures(answers)["accuracy"]})
+        answered.append(Predictions.of(answers))
         groups = answers.groups
     says, rising = judge(points, answered, groups)
     run.write_json(
@@ -205,12 +202,6 @@ def nested_share(indices: np.ndarray, targets: np.ndarray, share: float) -> np.n
         own = np.random.default_rng(int(target)).permutation(indices[targets == target])
         kept.append(own[: max(1, math.ceil(share * len(own)))])
     return np.sort(np.concatenate(kept))
-
-
-def _capped(indices: np.ndarray, most: int | None) -> np.ndarray:
-    return (
-        indices if most is None or len(indices) <= most else indices[np.linspace(0, len(indices) - 1, most).astype(int)]
-    )
 
 
 def _identity(run: RunFolder, recipe: Recipe, prepared: Prepared) -> str:

@@ -1,4 +1,4 @@
-"""The sections about what would be gained: against simpler ways, on kinds of image, with more images."""
+"""The sections about what is or would be gained: on simpler ways, on kinds of image, by more images, by each stage."""
 
 from __future__ import annotations
 
@@ -128,6 +128,64 @@ def learning(records: RunRecords) -> Section | None:
         "learning", "Would more images help?", sentence(curve.get("says") or ""),
         fill("gains:learning", chart=drawn, points=points, method=sentence(curve.get("method") or "")),
     )  # fmt: skip
+
+
+def stages(records: RunRecords) -> Section | None:
+    """Accuracy of a linear head at the end of each stage before any training, and whether the last one still gains."""
+    found = [stage for stage in records.probe.get("stages") or () if _valued(stage["accuracy"])]
+    if len(found) < 2:
+        return None
+    names = [clean(stage["name"]).replace("-", " ") for stage in found]
+    tested = records.measured if records.headline_split == "test" else {}
+    baseline = ((tested.get("baseline") or {}).get("accuracy") or {}).get("value")
+    rows = [{**stage, "title": name} for stage, name in zip(found, names, strict=True)]
+    return Section(
+        "stages",
+        "How general the weights’ features are",
+        stage_words(found[-1].get("gain"), names[-1], names[-2]),
+        fill(
+            "gains:stages",
+            chart=figures.interval_rows(
+                [(row["title"], row["accuracy"]) for row in rows],
+                what="Accuracy of a linear classifier at the end of each stage",
+                reference=baseline,
+            ),
+            rows=rows,
+            baseline=baseline,
+            learned=(found[0]["images"], found[-1]["images"], "mirror" in (records.probe.get("views") or ())),
+        ),
+    )
+
+
+def stage_words(gain: Mapping[str, Any] | None, last: str, before: str) -> str:
+    """Say what the gain of the last stage's features on those of the stage before tells, and no more.
+
+    Features that serve these images less than those before them are specific to what the weights were trained on
+    (Yosinski et al. 2014); a gain that is not shown may as well be one for which there are too few images.
+
+    Args:
+        gain: an `Estimate` as JSON.
+        last, before: the names of the two stages.
+    """
+    if gain is None or not _known(gain):
+        return "Whether the last stage's features are better than those before cannot be told with these images."
+    value, low, high = gain["value"], gain["low"], gain["high"]
+    subject = f"The features of the last stage, {last}, are"
+    if low > 0:
+        return (
+            f"{subject} better than those of {before} by {_points(value)} points, between {_points(low)} and "
+            f"{_points(high)}: what the weights know, up to the network's end, carries over to these images."
+        )
+    if high < 0:
+        return (
+            f"{subject} worse than those of {before} by {_points(-value)} points, between {_points(-high)} and "
+            f"{_points(-low)}: they are more specific to what the weights were trained on."
+        )
+    return (
+        f"{subject} not shown to be better than those of {before}; the difference is {_points(value)} points, between "
+        f"{_points(low)} and {_points(high)}. Either what the last stage adds is specific to what the weights were "
+        "trained on, or these test images are too few to tell."
+    )
 
 
 def _apart(difference: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ SECTIONS = Registry(
         Entry("calibration", f"{_ROOM}.measured:calibration", "stated confidence against share right"),
         Entry("data", f"{_ROOM}.data:data", "leaks, counts, sizes, and what was left out"),
         Entry("learning", f"{_ROOM}.gains:learning", "accuracy against the number of training images"),
+        Entry("stages", f"{_ROOM}.gains:stages", "a linear classifier at the end of each stage"),
         Entry("training", f"{_ROOM}.made:curves", "loss, tune figures and learning rate over training"),
         Entry("plan", f"{_ROOM}.made:plan", "each automatic choice and its reason"),
         Entry("repeat", f"{_ROOM}.made:repeat", "the recipe, versions and commands"),

@@ -58,6 +58,10 @@ GLOSSARY = {
         "Linear probe",
         "One layer trained by itself: on what a network made for other images sees in them, or on the pixels.",
     ),
+    "stage": Term(
+        "Stage",
+        "The layers that work at one resolution; at stride 8, each place stands for 8 by 8 pixels of the image.",
+    ),
     "paired": Term("Paired gain", "How much better one way is than another, measured on the very same images."),
     "slice": Term("Slice", "The images that share a trait, such as the dark ones, looked at by themselves."),
     "grad-cam": Term(

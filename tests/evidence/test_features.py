@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.evidence import View, frozen_features
+from convsmith.evidence import Frozen, StageEnd, View, frozen_features, stage_ends
+from convsmith.evidence import features as room
 from convsmith.networks import find_head, replace_head
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -39,10 +40,25 @@ class Counted:
         self.passes += 1
 
     def __call__(self, identity: str = "", views: tuple[View, ...] = BOTH, images: np.ndarray = IMAGES) -> np.ndarray:
+        return self.frozen((), identity, views, images).views
+
+    def frozen(
+        self,
+        ends: tuple[StageEnd, ...],
+        identity: str = "",
+        views: tuple[View, ...] = BOTH,
+        images: np.ndarray = IMAGES,
+    ) -> Frozen:
         return frozen_features(
-            self.model, self.head, images, prepare=Normalize(MEAN, STD), views=views, identity=identity,
+            self.model, self.head, images, prepare=Normalize(MEAN, STD), views=views, ends=ends, identity=identity,
             folder=self.folder, note=self.notes.append,
         )  # fmt: skip
+
+    def ends(self) -> tuple[StageEnd, ...]:
+        """Those before what the head is given; finding them takes passes that are not counted."""
+        found = stage_ends(self.model, self.head, (3, 32, 32))[:-1]
+        self.passes = 0
+        return found
 
 
 @pytest.fixture
@@ -174,3 +190,83 @@ def test_progress_counts_the_images_once(features: Counted):
     assert told[-1] == (330, 330)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert len(told) > 1
+
+
+def their_stages(model: nn.Module, images: np.ndarray) -> list[np.ndarray]:
+    """Averages of what timm calls the features of stages, without those that the head is given."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    with torch.no_grad():
+        pixels = (torch.from_numpy(images.copy()) / 255 - mean) / std
+        maps = model.eval().forward_intermediates(pixels, intermediates_only=True)  # type: ignore[operator]
+    return [each.mean((2, 3)).numpy() for each in maps[:-1]]
+
+
+@pytest.mark.parametrize("views", [BOTH, ("mirror", "image"), ("image",)])
+def test_stages_of_the_image_come_with_the_passes_that_features_take_anyway(
+    views: tuple[View, ...], features: Counted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(room, "batch_for", lambda shape: 4)
+    ends = features.ends()
+    frozen = features.frozen(ends, views=views)
+    assert features.passes == 3 * len(views)
+    for found, expected in zip(frozen.stages, their_stages(features.model, IMAGES), strict=True):
+        assert found.dtype == np.float32
+        assert found == pytest.approx(expected, abs=1e-4)
+    assert np.array_equal(frozen.views, features("alone", views=views))
+    assert not any(module._forward_hooks for module in features.model.modules())
+
+
+def test_stages_of_passes_in_bfloat16_are_the_same_to_its_precision(features: Counted):
+    exact = features.frozen(features.ends())
+    rounded = frozen_features(
+        features.model, features.head, IMAGES, prepare=Normalize(MEAN, STD), ends=features.ends(), precision="bfloat16",
+        identity="rounded", folder=features.folder,
+    )  # fmt: skip
+    for found, expected in zip(rounded.stages, exact.stages, strict=True):
+        assert found.dtype == np.float32
+        assert not np.array_equal(found, expected)
+        assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_kept_stages_need_no_pass_and_each_damaged_file_is_replaced(features: Counted):
+    ends = features.ends()
+    first = features.frozen(ends)
+    for number, path in enumerate([None, *sorted(features.folder.iterdir())]):
+        if path is not None:
+            flipped(path)
+        again = features.frozen(ends)
+        assert features.passes == 2 + 2 * number
+        for found, expected in zip((again.views, *again.stages), (first.views, *first.stages), strict=True):
+            assert np.array_equal(found, expected)
+    assert features.passes == 6
+    features()
+    assert features.passes == 6
+
+
+def test_of_more_images_than_memory_is_given_to_the_stages_of_some_evenly_spaced_are_kept(
+    features: Counted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(room, "batch_for", lambda shape: 4)
+    ends = features.ends()
+    whole = features.frozen(ends, "all")
+    assert list(whole.rows) == list(range(11))
+    monkeypatch.setattr(room, "STAGE_BYTES", 3 * 4 * sum(end.features for end in ends) + 100)
+    for views in (BOTH, BOTH):  # computed, and read
+        some = features.frozen(ends, views=views)
+        assert list(some.rows) == [0, 5, 10]
+        assert some.views.shape == whole.views.shape
+        for found, expected in zip(some.stages, whole.stages, strict=True):
+            assert np.array_equal(found, expected[[0, 5, 10]])
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_for_features_and_stages(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    features = Counted(tmp_path / "file" / "features")
+    features.frozen(features.ends())
+    assert len(features.notes) == 1
+
+
+def test_stages_without_the_image_among_the_views_are_refused(features: Counted):
+    ends = features.ends()
+    with pytest.raises(ValueError, match="not among the views"):
+        features.frozen(ends, views=("mirror",))

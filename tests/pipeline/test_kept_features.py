@@ -28,9 +28,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[View, ...]]:
     computed: list[tuple[View, ...]] = []
     real = features._compute
 
-    def counted(model: Any, head: Any, images: Any, prepare: Any, views: tuple[View, ...], progress: Any) -> Any:
+    def counted(model: Any, head: Any, images: Any, prepare: Any, views: tuple[View, ...], *rest: Any) -> Any:
         computed.append(views)
-        return real(model, head, images, prepare, views, progress)
+        return real(model, head, images, prepare, views, *rest)
 
     monkeypatch.setattr(features, "_compute", counted)
     return computed

@@ -26,7 +26,22 @@ def probe(test: Mapping[str, Any]) -> dict[str, Any]:
         "views": ["image", "mirror"], "seconds": {"features": 12.4, "head": 1.7},
         "tune": {"n": test["n"] // 2, "accuracy": proportion(right // 2, test["n"] // 2)},
         "test": {"n": test["n"], "accuracy": accuracy, "log_loss": about(0.4, 0.05, test["n"])}, "gain": gain,
+        "stages": stages(accuracy, test["n"]),
     }  # fmt: skip
+
+
+def stages(last: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+    """A probe's `stages`, of which the last one is the probe itself."""
+    shares = (0.61, 0.703, 0.788, 0.871, last["value"])
+    made = []
+    names = ("stem", "stride-4", "stride-8", "stride-16", "stride-32")
+    for k, (name, share) in enumerate(zip(names, shares, strict=True)):
+        rise = share - shares[k - 1]
+        gain = about(rise, 0.006, n) | {"low": rise - 0.006, "high": rise + 0.006} if k else None
+        shape = {"name": name, "stride": 2 << k, "features": (16, 24, 40, 112, 1280)[k]}
+        figures = {"accuracy": proportion(round(share * n), n), "log_loss": about(1.5 - share, 0.05, n)}
+        made.append({**shape, "images": 55_000 if k == 4 else 10_000, **figures, "gain": gain})
+    return made
 
 
 def learning_curve() -> dict[str, Any]:

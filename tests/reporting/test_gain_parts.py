@@ -12,7 +12,7 @@ from page_parser import Page
 from test_data_parts import part
 
 from convsmith.reporting import read_records, render
-from convsmith.reporting.gains import gain_words
+from convsmith.reporting.gains import gain_words, stage_words
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,53 @@ def test_the_learning_curve_is_drawn_on_a_scale_of_doublings(text):
     rows = Page(section).table("Training images", "Of all")
     assert [row[0] for row in rows] == ["6,875", "13,750", "27,500", "41,250", "55,000"]
     assert rows[-1][2] == "93.1 %"
+
+
+@pytest.mark.parametrize(
+    ("ends", "said", "unsaid"),
+    [
+        ((0.101, 0.032, 0.175), "better than those of stride 16 by 10.1 points, between 3.2 and 17.5", "specific"),
+        ((-0.05, -0.09, -0.01), "worse than those of stride 16 by 5.0 points, between 1.0 and 9.0: they are more "
+         "specific", "Either"),
+        ((0.04, -0.01, 0.09), "not shown to be better than those of stride 16; the difference is 4.0 points, between "
+         "−1.0 and 9.0. Either", "carries over"),
+        ((0.04, 0.0, 0.09), "not shown to be better", "carries over"),
+        ((0.0, 0.0, 0.0), "not shown to be better", "carries over"),
+    ],
+)  # fmt: skip
+def test_features_are_called_specific_or_useful_only_where_the_interval_leaves_out_nought(ends, said, unsaid):
+    told = stage_words(dict(zip(("value", "low", "high"), ends, strict=True)), "stride 32", "stride 16")
+    assert told.startswith(f"The features of the last stage, stride 32, are {said}")
+    assert unsaid not in told
+
+
+def test_without_a_gain_nothing_is_said_of_how_general_features_are():
+    assert "cannot be told" in stage_words({"value": 0.1, "low": None, "high": None}, "stride 32", "stride 16")
+    assert "cannot be told" in stage_words(None, "stride 32", "stride 16")
+
+
+def test_each_stage_stands_with_its_interval_and_its_gain_from_the_image_on(fashion, text):
+    section = part(text, "stages")
+    rows = Page(section).table("Stage", "Stride")
+    assert [row[0] for row in rows] == ["stem", "stride 4", "stride 8", "stride 16", "stride 32"]
+    for row, stage in zip(rows, fashion.probe["stages"], strict=True):
+        value, low, high = (100 * stage["accuracy"][key] for key in ("value", "low", "high"))
+        assert row[1:5] == [
+            f"{stage['stride']}",
+            f"{stage['features']:,}",
+            f"{value:.1f} %",
+            f"{low:.1f} to {high:.1f} %",
+        ]
+        assert row[5] == (f"{100 * stage['gain']['value']:.1f} %" if stage["gain"] else "–")
+    assert section.count('class="dot"') == 5
+    page = Page(section).text.replace("\xa0", " ")
+    assert "learned from 10,000 images" in page
+    assert "learned from 55,000 images and their mirror images as well" in page
+
+
+def test_stages_are_shown_only_where_there_are_two_to_compare(fashion):
+    for stages in ([], fashion.probe["stages"][-1:]):
+        assert 'id="stages"' not in render(dataclasses.replace(fashion, probe={**fashion.probe, "stages": stages}))
 
 
 def test_a_wrong_cell_leads_to_its_own_pictures(fashion, text):

@@ -105,7 +105,7 @@ def test_the_page_has_one_heading_unique_ids_and_no_dead_link(page):
 
 def test_each_chart_is_described_and_has_its_table(page):
     charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") in DRAWN]
-    assert len(charts) == 11
+    assert len(charts) == 12
     assert all(len(chart["aria-label"]) > 20 for chart in charts)
     assert sum(tag == "details" for tag, _ in page.elements) >= 6
 

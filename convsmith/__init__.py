@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _PLACES = {
+    "cross_validate": "convsmith.api",
+    "inspect": "convsmith.api",
+    "load_cross_validation": "convsmith.api",
     "load_data": "convsmith.api",
     "load_run": "convsmith.api",
     "train": "convsmith.api",
     "Classifier": "convsmith.api",
+    "CrossValidation": "convsmith.api",
     "Run": "convsmith.api",
     "Dataset": "convsmith.images",
     "Recipe": "convsmith.recipe",
@@ -32,19 +36,33 @@ _PLACES = {
 __all__ = [
     "Classifier",
     "ConvsmithError",
+    "CrossValidation",
     "Dataset",
     "Estimate",
     "Finding",
     "Recipe",
     "Run",
     "__version__",
+    "cross_validate",
+    "inspect",
+    "load_cross_validation",
     "load_data",
     "load_run",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from convsmith.api import Classifier, Run, load_data, load_run, train
+    from convsmith.api import (
+        Classifier,
+        CrossValidation,
+        Run,
+        cross_validate,
+        inspect,
+        load_cross_validation,
+        load_data,
+        load_run,
+        train,
+    )
     from convsmith.errors import ConvsmithError
     from convsmith.images import Dataset
     from convsmith.recipe import Recipe

@@ -1,22 +1,26 @@
-"""What a notebook types: `load_data`, `train`, `load_run`, and what they return."""
+"""What a notebook types: `load_data`, `train`, `cross_validate`, `load_run`, and what they return."""
 
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 
 from convsmith import pipeline
 from convsmith.errors import RunError, UsageError
+from convsmith.evaluation import Answers, is_cross_validation
+from convsmith.evaluation.cross_validation import PREDICTIONS, runs_of
 from convsmith.images import SOURCES, Dataset
 from convsmith.pipeline import Code, Listener, Message, ModelFunction, Trained, silent
+from convsmith.pipeline.given_model import read_model, recipe_keys
+from convsmith.pipeline.inspecting import inspect as inspect
 from convsmith.recipe import Data, Recipe, layer, load_layer
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report
@@ -45,6 +49,7 @@ def load_data(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    time: str | None = None,
     limit: int | None = None,
     split_seed: int = 0,
 ) -> Dataset:
@@ -55,6 +60,7 @@ def load_data(
         images: the folder that a table's paths are relative to.
         label, split: the table's columns; guessed by their names if not given.
         group: a column, `parent`, or a regular expression with one group, which keeps images together.
+        time: a column, `exif`, or a regular expression with one group: the latest images are for test, not by class.
         limit: how many images to use, all classes alike; None is all.
         split_seed: of the division into train, tune and test.
 
@@ -67,7 +73,7 @@ def load_data(
     """
     section = Data(
         source=str(source), images=None if images is None else str(images), label=label, group=group, split=split,
-        limit=limit, split_seed=split_seed,
+        time=time, limit=limit, split_seed=split_seed,
     )  # fmt: skip
     found = pipeline.prepare(section, silent).dataset
     return LoadedDataset(**{each.name: getattr(found, each.name) for each in fields(found)}, section=section)
@@ -92,7 +98,8 @@ def train(
 
     Args:
         data: a named set, a folder of labelled images, or what `load_data` returned for one of these.
-        model: a name, `FILE.py:NAME`, or a function `(in_channels, outputs) -> nn.Module`.
+        model: a name, `FILE.py:NAME`, a design's YAML file, a line of layers, a run whose network is to be trained
+            anew, or a function `(in_channels, outputs) -> nn.Module`.
         weights: what it starts from: `auto` (published ones, where the images are photographs), a file, a folder, a run
             of yours, or None for nothing.
         epochs: passes over the training images; chosen for you if neither it nor a budget is given.
@@ -109,23 +116,58 @@ def train(
     Raises:
         ConvsmithError: whatever stands in the way, as its subclasses say.
     """
-    started = time.monotonic()
-    if epochs is not None and budget is not None:
-        raise UsageError("epochs and budget both say how long to train.", mend="Give one of them.")
-    base = recipe.model_dump() if isinstance(recipe, Recipe) else load_layer(recipe) if recipe else {}
-    code, model_name = _code(model)
+    started = monotonic()
     flags = {
-        **_images(data), "model": model_name, "name": name, "seed": seed,
-        "train.epochs": epochs, "train.budget": budget, "train.device": device,
+        "name": name, "seed": seed, "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
-    given = {**(overrides or {}), **{key: value for key, value in flags.items() if value is not None}}
-    if weights != "auto":
-        given["weights.source"] = _weights(weights)
-    resolved = Recipe.from_layers(base, layer(given))
+    asked, code = _asked(data, model, weights, recipe, overrides, flags)
     with pipeline.Progress(quiet=False) as progress:
         tell = listener or (progress if _watched() else silent)
-        folder = pipeline.train(resolved, runs=Path(runs), code=code, tell=tell, started=started)
+        folder = pipeline.train(asked, runs=Path(runs), code=code, tell=tell, started=started)
     return Run(folder, code=code)
+
+
+def cross_validate(
+    data: str | Path | Dataset,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    model: str | ModelFunction = "auto",
+    weights: str | Path | Run | None = "auto",
+    epochs: int | None = None,
+    budget: str | float | None = None,
+    recipe: str | Recipe | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    listener: Listener | None = None,
+) -> CrossValidation:
+    """Train `folds` times `repeats` networks, so that each image is named by some that have not learnt from it.
+
+    A given test set stays aside, out of all folds. A cross-validation in `runs` that was asked for alike and cut short
+    is taken up, and what is finished in it stays as it is.
+
+    Args:
+        folds: how many parts the images are divided into, by class; groups and near duplicates stay whole.
+        repeats: how often they are divided anew.
+        budget: wall clock of the whole call, shared by all runs: seconds, or `"5m"`.
+        data, model, weights, epochs, recipe, overrides, seed, device, name, runs, listener: as in `train`.
+
+    Raises:
+        ConvsmithError: whatever stands in the way, as its subclasses say.
+    """
+    started = monotonic()
+    flags = {
+        "name": name, "seed": seed, "train.epochs": epochs, "train.budget": budget, "train.device": device,
+        "data.folds": folds, "data.repeats": repeats if repeats != 1 else None,
+    }  # fmt: skip
+    asked, code = _asked(data, model, weights, recipe, overrides, flags)
+    with pipeline.Progress(quiet=False) as progress:
+        tell = listener or (progress if _watched() else silent)
+        folder = pipeline.cross_validate(asked, runs=Path(runs), code=code, tell=tell, started=started)
+    return _opened(folder, code)
 
 
 def load_run(path: str | Path, *, code: str | Path | ModelFunction | None = None, runs: str | Path = "runs") -> Run:
@@ -137,7 +179,62 @@ def load_run(path: str | Path, *, code: str | Path | ModelFunction | None = None
         runs: where names are looked up.
     """
     given = Code(Path(code), "", {}) if isinstance(code, (str, Path)) else code
-    return Run(find_run(str(path), Path(runs)), code=given)
+    folder = find_run(str(path), Path(runs))
+    if is_cross_validation(folder):
+        raise RunError(
+            f"{folder.path} is a cross-validation, which has several runs.",
+            mend="Open it with load_cross_validation, or one of its runs by its path.",
+        )
+    return Run(folder, code=given)
+
+
+def load_cross_validation(
+    path: str | Path, *, code: str | Path | ModelFunction | None = None, runs: str | Path = "runs"
+) -> CrossValidation:
+    """Open a finished cross-validation by path, name, unique prefix, or `last`; arguments as in `load_run`.
+
+    Raises:
+        RunError: it is an ordinary run, or not finished.
+    """
+    folder = find_run(str(path), Path(runs))
+    if not is_cross_validation(folder):
+        raise RunError(f"{folder.path} is a run and no cross-validation.", mend="Open it with load_run.")
+    folder.refuse_unfinished()
+    return _opened(folder, Code(Path(code), "", {}) if isinstance(code, (str, Path)) else code)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """A finished cross-validation.
+
+    Args:
+        path: its folder, with `report.html` and `results.json`.
+        runs: its runs, by repeat and then by fold; each tested on the images of its fold.
+        results: the figures of all images together, each with its interval. Their networks share most of the images
+            they learnt from, so the intervals tend to be too narrow; `results.json` says what they mean.
+        out_of_fold: `ids`, `targets`, `logits` (float32 `[N, K]`), `fold` and `repeat` of every answer, a row for each
+            image in each repeat.
+    """
+
+    path: Path
+    runs: tuple[Run, ...]
+    results: Mapping[str, Estimate]
+    out_of_fold: Mapping[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        name, figure = next(iter(self.results.items()))
+        return f"CrossValidation({str(self.path)!r}, {len(self.runs)} runs, {name} {figure})"
+
+
+def _opened(folder: RunFolder, code: Code | ModelFunction | None) -> CrossValidation:
+    figures = folder.read_json("results.json")["splits"]["test"]["metrics"]
+    answers = Answers.load(folder.path / PREDICTIONS)
+    return CrossValidation(
+        folder.path,
+        tuple(Run(run, code=code) for run in runs_of(folder)),
+        {name: Estimate.from_json(values) for name, values in figures.items()},
+        {name: answers.arrays[name] for name in ("ids", "targets", "logits", "fold", "repeat")},
+    )
 
 
 class Run:
@@ -292,6 +389,26 @@ def _warn(message: Message) -> None:
         warnings.warn(message.text, stacklevel=3)
 
 
+def _asked(
+    data: str | Path | Dataset,
+    model: str | ModelFunction,
+    weights: str | Path | Run | None,
+    recipe: str | Recipe | None,
+    overrides: Mapping[str, Any] | None,
+    flags: Mapping[str, Any],
+) -> tuple[Recipe, Code | ModelFunction | None]:
+    """The recipe of a call (default < recipe < overrides < arguments), and the user's own code if any."""
+    if flags["train.epochs"] is not None and flags["train.budget"] is not None:
+        raise UsageError("epochs and budget both say how long to train.", mend="Give one of them.")
+    base = recipe.model_dump() if isinstance(recipe, Recipe) else load_layer(recipe) if recipe else {}
+    keys, code = _model(model)
+    named = {**_images(data), **keys, **flags}
+    given = {**(overrides or {}), **{key: value for key, value in named.items() if value is not None}}
+    if weights != "auto":
+        given["weights.source"] = _weights(weights)
+    return Recipe.from_layers(base, layer(given)), code
+
+
 def _images(data: str | Path | Dataset) -> dict[str, Any]:
     """Where the images come from, so that a run can be resumed: a data set must have come from somewhere, too."""
     source = data.source if isinstance(data, Dataset) else str(data)
@@ -305,7 +422,7 @@ def _images(data: str | Path | Dataset) -> dict[str, Any]:
         "data.source": source if named or not Path(source).exists() else str(Path(source).resolve())
     }
     if isinstance(data, LoadedDataset):
-        asked = data.section.model_dump(include={"images", "label", "group", "split", "limit", "split_seed"})
+        asked = data.section.model_dump(include={"images", "label", "group", "split", "time", "limit", "split_seed"})
         if asked["images"] is not None:
             asked["images"] = str(Path(asked["images"]).resolve())
         keys |= {f"data.{name}": value for name, value in asked.items()}
@@ -325,10 +442,8 @@ def _weights(weights: str | Path | Run | None) -> str | None:
     return str(path.resolve())
 
 
-def _code(model: str | ModelFunction) -> tuple[Code | ModelFunction | None, str | None]:
+def _model(model: str | ModelFunction) -> tuple[dict[str, Any], Code | ModelFunction | None]:
+    """What a recipe holds of a model, and the user's own code if it is that."""
     if not isinstance(model, str):
-        return model, "own"
-    path, colon, name = model.rpartition(":")
-    if colon and path.endswith(".py"):
-        return Code(Path(path), name, {}), "own"
-    return None, None if model == "auto" else model
+        return {"model": "own"}, model
+    return ({}, None) if model == "auto" else recipe_keys(read_model(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import html
 import os
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 import convsmith
-from convsmith import Classifier, Estimate, Finding, Recipe, Run
+from convsmith import Classifier, CrossValidation, Estimate, Finding, Recipe, Run
 from convsmith.errors import DataError, RunError, UsageError
 
 SMALL = {
@@ -159,6 +160,41 @@ def test_a_report_is_rebuilt_alike(run: Run):
     assert (run.path / "report.html").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> CrossValidation:
+    """A cross-validation of fifteen pictures in two folds, from a data set that was loaded before."""
+    folder = tmp_path_factory.mktemp("folded")
+    data = convsmith.load_data(class_folder(folder / "insects", each=5))
+    return convsmith.cross_validate(data, folds=2, epochs=1, overrides=SMALL, runs=folder / "runs")
+
+
+def test_a_cross_validation_holds_its_runs_the_pooled_figures_and_every_answer(folded: CrossValidation):
+    assert [run.recipe.data.fold for run in folded.runs] == [1, 2]
+    assert sum(run.results["accuracy"].n for run in folded.runs) == folded.results["accuracy"].n == 15
+    answers = folded.out_of_fold
+    assert {name: len(values) for name, values in answers.items()} == dict.fromkeys(
+        ("ids", "targets", "logits", "fold", "repeat"), 15
+    )
+    right = answers["logits"].argmax(axis=1) == answers["targets"]
+    assert folded.results["accuracy"].value == right.mean()
+    assert sorted(answers["ids"].tolist()) == sorted(
+        name for run in folded.runs for name in np.load(run.path / "predictions" / "test.npz")["ids"].tolist()
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        folded.path = Path()  # type: ignore[misc]
+
+
+def test_a_cross_validation_is_opened_again_and_is_no_run(folded: CrossValidation, run: Run):
+    again = convsmith.load_cross_validation("last", runs=folded.path.parent)
+    assert repr(again) == repr(folded)
+    assert np.array_equal(again.out_of_fold["logits"], folded.out_of_fold["logits"])
+    assert again.runs[1].classifier().classes_.tolist() == ["ant", "bee", "cat"]
+    with pytest.raises(RunError, match="is a cross-validation, which has several runs"):
+        convsmith.load_run(folded.path)
+    with pytest.raises(RunError, match="is a run and no cross-validation"):
+        convsmith.load_cross_validation(run.path)
+
+
 def test_data_is_loaded_divided_and_counted():
     data = convsmith.load_data("digits", limit=100)
     assert len(data) == 100
@@ -262,6 +298,10 @@ def test_images_of_a_table_are_loaded_with_its_columns_and_trained_on_alike(tmp_
     assert all(len(roles) == 1 for roles in sides.values())
     with pytest.raises(UsageError, match="colour"):
         convsmith.load_data(table, images=tmp_path / "photos", label="colour")
+    later = convsmith.load_data(table, images=tmp_path / "photos", label="kind", time=r"/(\d+)\.png")
+    assert {name[-7:-4] for name, role in zip(later.ids, later.roles, strict=True) if role == "test"} == {
+        "017", "018", "019",
+    }  # fmt: skip
 
     run = convsmith.train(data, weights=None, epochs=1, overrides=SMALL, runs=tmp_path / "runs")
     rows = list(csv.DictReader((run.path / "split.csv").read_text().splitlines()))

@@ -31,7 +31,13 @@ COMMANDS = {
     "report": ("convsmith.cli.results:report", "Rebuild a run's report from its records."),
     "evaluate": ("convsmith.cli.results:evaluate", "Show a run's figures, or measure it on other images."),
     "predict": ("convsmith.cli.predict:predict", "Name what is on pictures."),
+    "kernels": (
+        "convsmith.cli.kernels:kernels",
+        "Lay a kernel on a picture and see every sum; see what a run has learnt.",
+    ),
+    "lint": ("convsmith.cli.lint:lint", "Find faults in a network's design before it is trained."),
     "models": ("convsmith.cli.models:models", "List networks by name, with their weights."),
+    "inspect": ("convsmith.cli.inspect:inspect", "Tell what a network is made of, costs and sees."),
     "doctor": ("convsmith.cli.doctor:doctor", "Look at this machine, and say what is missing."),
 }
 

@@ -29,6 +29,7 @@ SAID = (
 @click.command()
 @click.argument("data")
 @options.source
+@options.time
 @click.option("--model", metavar="NAME", help="The network to be trained, whose weights take images of one size.")
 @click.option(
     "--weights", metavar="SOURCE", help="What it starts from: auto, none, a file, a folder, or a RUN of yours."
@@ -56,6 +57,7 @@ def data(
     group: str | None,
     split: str | None,
     labels: str | None,
+    time: str | None,
     model: str | None,
     weights: str | None,
     size: int | None,
@@ -80,7 +82,7 @@ def data(
     from convsmith.recipe import Recipe, layer, parse_assignments
 
     flags = {
-        "data.source": options.absolute(data), "data.limit": limit, "name": name, "model": model,
+        "data.source": options.absolute(data), "data.limit": limit, "data.time": time, "name": name, "model": model,
         **{f"data.{key}": value for key, value in options.columns(images, label, group, split, labels).items()},
         "image.size": size, "image.fit": fit, "augment.symmetry": symmetry,
     }  # fmt: skip

@@ -62,6 +62,13 @@ def source(command: Command) -> Command:
     return command
 
 
+time = click.option(
+    "--time",
+    metavar="COLUMN|exif|REGEX",
+    help="When images were taken: the latest are tested, the earliest train; not by class.",
+)
+
+
 def columns(
     images: str | None, label: str | None, group: str | None, split: str | None, labels: str | None
 ) -> dict[str, str | None]:
@@ -83,15 +90,18 @@ def weights_source(text: str, runs: Path) -> str | None:
 
     Raises:
         UsageError: neither a file, nor a folder, nor a run.
+        RunError: a cross-validation, which has several networks.
     """
-    from convsmith.errors import ConvsmithError, UsageError
+    from convsmith.errors import ConvsmithError, RunError, UsageError
 
     if text in {"none", "auto"}:
         return None if text == "none" else text
-    if Path(text).exists():
+    if Path(text).exists() and not (Path(text) / "recipe.yaml").is_file():
         return str(Path(text).resolve())
     try:
         return str(found(text, runs).path.resolve())
+    except RunError:
+        raise
     except ConvsmithError:
         raise UsageError(
             f"--weights {text}: there is no such file, folder or run.",
@@ -99,11 +109,31 @@ def weights_source(text: str, runs: Path) -> str | None:
         ) from None
 
 
-def found(name: str, runs: Path) -> RunFolder:
-    """The run that a user named."""
+def found(name: str, runs: Path, *, whole: bool = False) -> RunFolder:
+    """The run that a user named.
+
+    Args:
+        name: as typed.
+        runs: where runs lie.
+        whole: whether it may be a cross-validation, which has runs in it and no network of its own.
+
+    Raises:
+        UsageError: none or several fit.
+        RunError: it is a cross-validation, and a network is needed.
+    """
+    from convsmith.errors import RunError
+    from convsmith.evaluation.cross_validation import is_cross_validation, runs_of
     from convsmith.run_folder import find_run
 
-    return find_run(name, runs)
+    run = find_run(name, runs)
+    if whole or not is_cross_validation(run):
+        return run
+    parts = runs_of(run)
+    again = f"convsmith train --recipe {quoted(run.path / 'given.yaml')} --set data.folds=null"
+    raise RunError(
+        f"{run.path} is a cross-validation of {len(parts)} runs, and has no network of its own.",
+        mend=f"Name one of its runs, such as {quoted(parts[0].path)}; or train one on all images: {again}",
+    )
 
 
 def own_code(path: str | None) -> Code | None:

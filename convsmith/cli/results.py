@@ -48,11 +48,12 @@ def runs(*, runs: Path, quiet: bool, as_json: bool) -> None:
 @options.common
 def report(run: str, *, runs: Path, quiet: bool, open_: bool, as_json: bool) -> None:
     """Rebuild RUN's findings and report from its records; no network runs."""
-    from convsmith.reporting import write_report
+    from convsmith.evaluation import is_cross_validation
+    from convsmith.reporting import write_cross_validation, write_report
 
-    folder = options.found(run, runs)
+    folder = options.found(run, runs, whole=True)
     folder.refuse_unfinished()
-    path = write_report(folder)
+    path = write_cross_validation(folder) if is_cross_validation(folder) else write_report(folder)
     click.echo(json.dumps({"report": str(path)}) if as_json else str(path))
     if open_:
         click.launch(str(path))
@@ -89,16 +90,17 @@ def evaluate(
 
     Images that RUN was trained on or chosen by are left out of --data, and counted.
     """
-    folder = options.found(run, runs)
+    folder = options.found(run, runs, whole=data is None)
     from convsmith.cli.show import headline, print_split
 
     columns = options.columns(images, label, group, split, labels)
     _refuse_idle(data, {**columns, "limit": limit, "code": code})
     if data is None:
-        from convsmith.evaluation import rescore
+        from convsmith.evaluation import cross_validation, is_cross_validation, rescore
 
-        split, result = headline(rescore(folder))
-        place = "results.json"
+        whole = is_cross_validation(folder)
+        split, result = headline(cross_validation.rescore(folder) if whole else rescore(folder))
+        split, place = "out-of-fold" if whole else split, "results.json"
     else:
         from convsmith import pipeline
         from convsmith.recipe import Data
@@ -147,8 +149,10 @@ def _print_classes(result: Mapping[str, Any]) -> None:
 
 def _row(run: Any) -> dict[str, Any]:
     """One run for the list; what it has not come to is said in words."""
+    from convsmith.cli.folds import folds_line
     from convsmith.cli.show import headline
     from convsmith.errors import RunError
+    from convsmith.evaluation import is_cross_validation
     from convsmith.run_folder import read_log
 
     row = {"run": run.path.name, "data": "", "network": "", "result": "not finished", "time": ""}
@@ -157,11 +161,13 @@ def _row(run: Any) -> dict[str, Any]:
         model = manifest["model"]
         row["data"] = manifest["data"]["source"]
         row["network"] = model["description"] if model["name"] == "own" else model["name"]
+        told = f", {folds_line(run)}" if is_cross_validation(run) else ""
+        row["result"] += told
         if run.ended:
             _, best = headline(run.read_json("results.json"))
             name, figure = next(iter(best["metrics"].items()))
             interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
-            row["result"] = f"{name} {figure['value']:.3f} {interval}"
+            row["result"] = f"{name} {figure['value']:.3f} {interval}{told}"
         ends = [record for record in read_log(run.log_path) if record["kind"] == "finished"]
         row["time"] = f"{ends[-1]['values']['seconds']['total']:.0f} s" if ends else ""
     except (RunError, KeyError, TypeError, AttributeError, StopIteration) as error:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from convsmith.cli import options
+from convsmith.cli.folds import print_folds
 
 if TYPE_CHECKING:
     from convsmith.pipeline import Code
@@ -32,13 +33,25 @@ Nothing is changed in your folder. What is chosen for you is printed with its re
 @click.command()
 @click.argument("data", required=False)
 @options.source
+@options.time
 @click.option(
-    "--model", metavar="NAME", help="A name, or FILE.py:NAME for your own network; chosen for you if not given."
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Cross-validate: make N runs, each tested on another Nth of the images.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), metavar="N", help="Draw the folds so often; N times as many runs."
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="A name, FILE.py:NAME, a design.yaml, a line of layers, or the network of a RUN; chosen for you if not given.",
 )
 @click.option(
     "--weights", metavar="SOURCE", help="What it starts from: auto, none, a file, a folder, or a RUN of yours."
 )
-@click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument of your own network; repeatable.")
+@click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument of that network; repeatable.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="How many passes over the training images.")
 @click.option("--budget", metavar="TIME", help="Wall clock of the whole command, report included: 90s, 5m, 1h30m.")
 @click.option(
@@ -90,6 +103,9 @@ def train(
     group: str | None,
     split: str | None,
     labels: str | None,
+    time: str | None,
+    folds: int | None,
+    repeats: int | None,
     **asked: Any,
 ) -> int | None:
     """Train a network on DATA: a folder of class folders, or a named set such as digits.
@@ -98,8 +114,11 @@ def train(
     convsmith train digits
     convsmith train photos/ --budget 5m
     convsmith train photos.csv --images photos/ --label species --group donor
+    convsmith train photos/ --time exif
+    convsmith train photos/ --folds 5
     convsmith train photos/ --model resnet18 --weights resnet18.safetensors
     convsmith train photos/ --model mine.py:Net --arg width=32 --epochs 20
+    convsmith train photos/ --model 'conv 32 k3 p1 | bn | relu | gap | flatten | linear'
     torchrun --nproc-per-node=2 -m convsmith train photos/
     """
     if data is None and not asked["recipes"]:
@@ -108,29 +127,37 @@ def train(
         return 2
     from convsmith.cli.commands import STARTED
 
-    recipe, code = _asked(data, runs, columns=options.columns(images, label, group, split, labels), **asked)
+    columns = {**options.columns(images, label, group, split, labels), "time": time, "folds": folds, "repeats": repeats}
+    recipe, code = _asked(data, runs, columns=columns, **asked)
+    whole = recipe.data.folds is not None and recipe.data.fold is None
+    _refuse_seeds(seeds, whole=whole)
     from convsmith import pipeline
     from convsmith.cli.show import plan_json, print_seeds
 
     pipeline.refuse_unknown(recipe)
+    words = ("convsmith", *options.typed())
     if dry_run:
         with pipeline.Progress(quiet=quiet, plan=False) as tell:
-            made, prepared = pipeline.make_plan(recipe, code=code, tell=tell, started=STARTED)
+            make = pipeline.plan_first if whole else pipeline.make_plan
+            made, prepared = make(recipe, code=code, tell=tell, started=STARTED)
         if as_json:
             click.echo(plan_json(made))
         else:
             pipeline.print_plan(made, prepared.audit, prepared.dataset.classes)
         options.hint("the same command without --dry-run", quiet=quiet)
         return None
+    if whole:
+        with pipeline.Progress(quiet=quiet) as tell:
+            folder = pipeline.cross_validate(recipe, runs=runs, code=code, tell=tell, started=STARTED, command=words)
+        return print_folds(folder, quiet=quiet, as_json=as_json, open_=open_)
     made_runs, started = [], STARTED
     for seed in range(recipe.seed, recipe.seed + seeds):
         with pipeline.Progress(quiet=quiet, plan=not made_runs) as tell:
             seeded = recipe.updated({"seed": seed})
-            words = ("convsmith", *options.typed())
             made_runs.append(pipeline.train(seeded, runs=runs, code=code, tell=tell, started=started, command=words))
         # What was measured for the first, and the steps of its budget, hold for all: only the seed differs.
         recipe = made_runs[0].read_recipe()
-        started = time.monotonic()
+        started = monotonic()
     if seeds > 1 and _speaks():
         print_seeds(made_runs, as_json=as_json)
     else:
@@ -148,10 +175,18 @@ def train(
 def resume(
     run: str, *, code: str | None, data: str | None, runs: Path, quiet: bool, as_json: bool, open_: bool
 ) -> int | None:
-    """Go on with RUN where its last checkpoint stands: a path, a name, a unique prefix, or `last`."""
-    folder = options.found(run, runs)
-    from convsmith import pipeline
+    """Go on with RUN where its last checkpoint stands: a path, a name, a unique prefix, or `last`.
 
+    Of a cross-validation the runs that are missing are made.
+    """
+    folder = options.found(run, runs, whole=True)
+    from convsmith import pipeline
+    from convsmith.evaluation import is_cross_validation
+
+    if is_cross_validation(folder):
+        with pipeline.Progress(quiet=quiet, plan=False) as tell:
+            pipeline.resume_folds(folder, code=options.own_code(code), tell=tell, data=data)
+        return print_folds(folder, quiet=quiet, as_json=as_json, open_=open_)
     with pipeline.Progress(quiet=quiet) as tell:
         pipeline.resume(folder, code=options.own_code(code), tell=tell, data=data)
     return _ended(folder, quiet=quiet, as_json=as_json, open_=open_)
@@ -168,6 +203,17 @@ def _ended(run: RunFolder, *, quiet: bool, as_json: bool, open_: bool) -> None:
     options.hint(f"convsmith predict {options.quoted(run.path)} PICTURE.jpg", quiet=quiet)
 
 
+def _refuse_seeds(seeds: int, *, whole: bool) -> None:
+    """Raise `UsageError` where a cross-validation is to be made with several seeds."""
+    from convsmith.errors import UsageError
+
+    if whole and seeds > 1:
+        raise UsageError(
+            "--seeds repeats one run, and --folds makes several.",
+            mend="Draw the folds several times instead: --repeats N.",
+        )
+
+
 def _speaks() -> bool:
     """Whether this is the process that prints, of those that torchrun started."""
     return int(os.environ.get("RANK", "0")) == 0
@@ -177,7 +223,7 @@ def _asked(
     data: str | None,
     runs: Path,
     *,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, str | int | None],
     model: str | None,
     weights: str | None,
     size: int | None,
@@ -206,15 +252,17 @@ def _asked(
         "train.epochs": epochs, "train.budget": budget, "train.device": device,
     }  # fmt: skip
     code = None
-    if model is not None and ".py" in model:
-        code = _own(model, arguments)
-        flags["model"] = "own"
+    if model is not None:
+        from convsmith.networks import parse_arguments
+        from convsmith.pipeline.given_model import read_model, recipe_keys
+
+        keys, code = recipe_keys(read_model(model, options=parse_arguments(arguments), runs=runs))
+        flags |= keys
     elif arguments:
         raise UsageError(
-            "--arg is for a network of your own.", mend="Use it with --model FILE.py:NAME, or --set network.…"
+            "--arg is for a network of your own, or one by name.",
+            mend="Use it with --model FILE.py:NAME or --model NAME.",
         )
-    else:
-        flags["model"] = model
     given = {key: value for key, value in flags.items() if value is not None}
     if weights is not None:
         given["weights.source"] = options.weights_source(weights, runs)
@@ -222,17 +270,3 @@ def _asked(
     if recipe.data.source is None:
         raise UsageError("Neither the command nor the recipe names the images.", mend="convsmith train DATA --recipe …")
     return recipe, code
-
-
-def _own(model: str, arguments: tuple[str, ...]) -> Code:
-    from convsmith.errors import UsageError
-    from convsmith.networks import parse_arguments
-    from convsmith.pipeline import Code
-
-    path, colon, name = model.rpartition(":")
-    if not colon:
-        raise UsageError(
-            f"--model {model} names a file but not what in it.",
-            mend=f"Write {model}:NAME, NAME being its class or function.",
-        )
-    return Code(Path(path), name, parse_arguments(arguments))

@@ -2,6 +2,7 @@
 
 from convsmith.evaluation.answers import Answers
 from convsmith.evaluation.comparison import paired_gain, scored_without
+from convsmith.evaluation.cross_validation import is_cross_validation
 from convsmith.evaluation.intervals import bootstrap, paired_difference, proportion, wilson
 from convsmith.evaluation.learning_curve import judge
 from convsmith.evaluation.metrics import softmax
@@ -19,6 +20,7 @@ __all__ = [
     "cells",
     "commonest_class",
     "evaluate",
+    "is_cross_validation",
     "judge",
     "most_confident_mistakes",
     "paired_difference",

@@ -2,6 +2,7 @@
 
 from convsmith.images.audit import audit
 from convsmith.images.cache import pixel_cache
+from convsmith.images.chronology import absent_classes, assign_by_time, time_sentence
 from convsmith.images.dataset import ROLES, ArrayPixels, Dataset, FilePixels, Scan
 from convsmith.images.decode import (
     FORMS_SEEN,
@@ -14,6 +15,14 @@ from convsmith.images.decode import (
 from convsmith.images.examine import bit_of
 from convsmith.images.fitting import Fit, evaluation_pixels, value_range
 from convsmith.images.folders import EXTENSIONS, SourceNotes, id_to_path, path_to_id
+from convsmith.images.folds import (
+    assign_fold,
+    fold_notes,
+    fold_numbers,
+    fold_sentence,
+    folds_sentence,
+    without_given_test,
+)
 from convsmith.images.groups import suspected_groups, with_groups
 from convsmith.images.hashes import pixel_hash
 from convsmith.images.labels import with_labels
@@ -22,6 +31,7 @@ from convsmith.images.snapshot import Snapshot, compare
 from convsmith.images.sources import SOURCES, open_source
 from convsmith.images.splits import assign_roles, drop_torn_groups, split_rows, split_sentence
 from convsmith.images.threads import in_threads
+from convsmith.images.times import with_times
 
 __all__ = [
     "EXTENSIONS",
@@ -38,6 +48,9 @@ __all__ = [
     "Snapshot",
     "SourceNotes",
     "UnreadableImage",
+    "absent_classes",
+    "assign_by_time",
+    "assign_fold",
     "assign_roles",
     "audit",
     "bit_of",
@@ -47,6 +60,10 @@ __all__ = [
     "decoder",
     "drop_torn_groups",
     "evaluation_pixels",
+    "fold_notes",
+    "fold_numbers",
+    "fold_sentence",
+    "folds_sentence",
     "id_to_path",
     "in_threads",
     "leaks",
@@ -59,7 +76,10 @@ __all__ = [
     "split_rows",
     "split_sentence",
     "suspected_groups",
+    "time_sentence",
     "value_range",
     "with_groups",
     "with_labels",
+    "with_times",
+    "without_given_test",
 ]

@@ -1,4 +1,4 @@
-"""Which column of a CSV file is the path, the label, the split and the group: as named, else guessed, and said so."""
+"""Which column of a CSV file is the path, label, split, group, time: as named, else guessed, and said so."""
 
 from __future__ import annotations
 
@@ -36,17 +36,27 @@ class Columns:
     label: int
     group: int
     split: int
+    time: int
+
+    @property
+    def last(self) -> int:
+        """The rightmost of them."""
+        return max(self.path, self.label, self.group, self.split, self.time)
 
 
-def settle_columns(sheet: Sheet, label: str | None, group: str | None, split: str | None, notes: list[str]) -> Columns:
-    """Settle which column is what: those named, else guesses, which are noted; groups are suggested and never guessed.
+def settle_columns(
+    sheet: Sheet, label: str | None, group: str | None, split: str | None, time: str | None, notes: list[str]
+) -> Columns:
+    """Settle which column is what: those named, else guesses, which are noted.
+
+    Groups are suggested and never guessed; times are only ever named.
 
     Raises:
         UsageError: a name that is no column, or no path or label among them.
     """
     named = {
         option: sheet.find(name, f"--{option}")
-        for option, name in (("label", label), ("group", group), ("split", split))
+        for option, name in (("label", label), ("group", group), ("split", split), ("time", time))
         if name is not None
     }
     free = [i for i in range(len(sheet.columns)) if i not in named.values()]
@@ -67,7 +77,7 @@ def settle_columns(sheet: Sheet, label: str | None, group: str | None, split: st
             if GROUPS & set(_words(sheet.columns[i])):
                 name = _shown(sheet, i)
                 notes.append(f"Column `{name}` may name groups: --group {name} keeps the images of each on one side.")
-    return Columns(path, named["label"], named.get("group", -1), named.get("split", -1))
+    return Columns(path, named["label"], *(named.get(option, -1) for option in ("group", "split", "time")))
 
 
 def _path_column(sheet: Sheet, free: list[int]) -> int:

@@ -107,6 +107,8 @@ class Dataset:
             picture in memory its pixels, as `pixel_hash` takes it. `None` until the audit has read them.
         twins: the hashes of files whose pixels equal another file's, each with the one that stands for both.
         scan: what else the audit saw; `None` until then.
+        times: per image when it was taken, as `images.times` reads it, empty for unknown; none at all where nobody
+            asked for them.
     """
 
     ids: tuple[str, ...]
@@ -120,6 +122,7 @@ class Dataset:
     hashes: np.ndarray | None = None
     scan: Scan | None = None
     twins: Mapping[bytes, bytes] = field(default_factory=dict)
+    times: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -203,6 +206,7 @@ class Dataset:
             rows=self.rows[chosen],
             hashes=None if self.hashes is None else self.hashes[chosen],
             scan=None if self.scan is None else self.scan.select(chosen),
+            times=_take(self.times, chosen) if self.times else (),
         )
 
     def with_roles(self, roles: Sequence[str]) -> Self:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,14 +19,13 @@ from typing import Any
 from convsmith.errors import DataError, UsageError
 from convsmith.images.dataset import ArrayPixels, Dataset
 from convsmith.images.folders import SPLITS, number
+from convsmith.images.patterns import Asked, compiled, found_in
 
-PATTERN_CAP = 200  # characters of a regular expression
-SLOWEST = 1.0  # seconds that one search may take
+ASKED = Asked("--group", "parent", "group's name", r"(patient\d+)_")
 LEAST_GROUPS = 3  # of a class on average, below which names that repeat mean nothing
 LEAST_IMAGES = 3  # of a group on average
 _LEAST_SHARE = 0.2  # of all images that must fit a suggestion
 _NAMED = 3
-_REPEATS_AT_MOST = 6
 
 _SERIALS = frozenset(  # what cameras, phones and programs put before a number
     (
@@ -70,7 +68,7 @@ def with_groups(dataset: Dataset, rule: str) -> tuple[Dataset, list[str]]:
         names = _by_folder(dataset)
         missed = "lies in a folder below its class folder"
     else:
-        names = _by_name(dataset, _compiled(rule))
+        names = found_in(dataset.ids, compiled(rule, ASKED), ASKED)
         missed = f"fits {rule!r}"
     alone = [i for i, name in enumerate(names) if not name]
     if len(alone) == len(names):
@@ -224,92 +222,3 @@ def _only_sharded(dataset: Dataset, folders: list[str]) -> bool:
         len(folder.replace("/", "")) <= 4 and name.startswith(folder.replace("/", "").casefold())
         for folder, name in zip(folders, names, strict=True)
     )
-
-
-def _by_name(dataset: Dataset, pattern: re.Pattern[str]) -> list[str]:
-    found = []
-    for identifier in dataset.ids:
-        started = time.monotonic()
-        match = pattern.search(identifier)
-        if time.monotonic() - started > SLOWEST:
-            raise UsageError(
-                f"--group: {pattern.pattern!r} takes more than a second on {identifier}.",
-                mend="Use fewer * and +, and say what may stand between: [^/]* in place of .*",
-            )
-        found.append((match[1] or "") if match else "")
-    return found
-
-
-def _compiled(rule: str) -> re.Pattern[str]:
-    """Compile a rule after refusing those that could run for ages, as nested repetitions can.
-
-    Source: Davis et al. 2018, "The impact of regular expression denial of service (ReDoS) in practice", ESEC/FSE.
-    """
-    if len(rule) > PATTERN_CAP:
-        raise UsageError(
-            f"--group: the regular expression has {len(rule):,} characters; at most {PATTERN_CAP} are taken.",
-            mend="Use a shorter one.",
-        )
-    try:
-        pattern = re.compile(rule)
-    except (re.error, OverflowError) as error:
-        raise UsageError(
-            f"--group: {rule!r} is neither `parent` nor a regular expression ({error}).",
-            mend=r"Such as '(patient\d+)_', whose brackets hold the group's name.",
-        ) from None
-    if pattern.groups != 1:
-        raise UsageError(
-            f"--group: {rule!r} has {pattern.groups} capturing groups; one names the group.",
-            mend=r"Put brackets around that part, as in '(patient\d+)_'; (?:...) are brackets that name nothing."
-            if not rule.isidentifier()
-            else r"Only a CSV file has columns: give `parent`, or a regular expression such as '(patient\d+)_'.",
-        )
-    if _explosive(rule):
-        raise UsageError(
-            f"--group: {rule!r} repeats what is itself repeated or a choice, or holds more than {_REPEATS_AT_MOST} "
-            "repetitions: that can take forever.",
-            mend=r"Repeat single characters or sets of them: \w+, [^/]*, \d{3}.",
-        )
-    return pattern
-
-
-_TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[a-zA-Z-]*:|[:=!>#]|<[=!]|P?<\w+>|P=\w+)|[*+?](?:[?+])?"
-    r"|\{(?P<low>\d*)(?P<comma>,?)(?P<high>\d*)\}[?+]?|.",
-    re.DOTALL,
-)
-
-
-def _explosive(rule: str) -> bool:
-    """Whether a group that repeats or chooses within is itself repeated, or repetitions are more than a few."""
-    varies = [False]  # for each open bracket, whether what it holds can match in several ways
-    closed = False  # whether the bracket just closed could
-    repeats = 0
-    for match in _TOKEN.finditer(rule):
-        token = match[0]
-        again, several = _repetition(match)
-        if again and closed:
-            return True
-        closed = False
-        if token.startswith("("):
-            varies.append(False)
-        elif token == ")":
-            closed = varies.pop() if len(varies) > 1 else False
-            varies[-1] = varies[-1] or closed
-        elif token == "|" or several:
-            varies[-1] = True
-            repeats += token != "|" and not token.startswith("?")
-    return repeats > _REPEATS_AT_MOST
-
-
-def _repetition(match: re.Match[str]) -> tuple[bool, bool]:
-    """Whether a token repeats what stands before it more than once, and whether how often is left open."""
-    token = match[0]
-    if token[0] in "*+" and len(token) <= 2:
-        return True, True
-    if token[0] == "?":
-        return False, True
-    if token[0] == "{" and len(token) > 2 and (match["low"] or match["high"]):
-        high = match["high"] if match["comma"] else match["low"]
-        return not high or int(high) > 1, bool(match["comma"])
-    return False, False

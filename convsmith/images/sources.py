@@ -25,6 +25,7 @@ from convsmith.images.places import cache_folder
 from convsmith.images.sheet import open_sheet
 from convsmith.images.splits import choose
 from convsmith.images.table import open_table
+from convsmith.images.times import with_times
 from convsmith.registry import Entry, Registry
 
 FASHION_CLASSES = (
@@ -61,6 +62,7 @@ def open_source(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    time: str | None = None,
     labels: str | os.PathLike[str] | None = None,
 ) -> tuple[Dataset, SourceNotes]:
     """Open a data set by name or path.
@@ -74,6 +76,7 @@ def open_source(
         images: the folder that the paths of a CSV file are relative to; by default the one it lies in.
         label, split: columns of a CSV file; by default guessed, and the guess is among the notes.
         group: a column of a CSV file; or `parent` or a regular expression, as in `with_groups`. By default none.
+        time: a column of a CSV file; or `exif` or a regular expression, as in `with_times`. By default none.
         labels: a file of reviewed labels, as in `with_labels`.
 
     Returns:
@@ -86,18 +89,24 @@ def open_source(
     name = os.fspath(source)
     path = Path(name)
     if name not in SOURCES and path.suffix.lower() in TABLES and path.is_file():
-        dataset, found, rule = _open_table(path, name, images, label, group, split, min_classes)
+        columns, rules = _columns(path, {"group": (group, "parent"), "time": (time, "exif")})
+        root = None if images is None else Path(images)
+        dataset, found = open_table(
+            path, source=name, images=root, label=label, split=split, min_classes=min_classes, **columns
+        )
     else:
         dataset, found = _open_named(name, {"images": images, "label": label, "split": split}, min_classes)
-        rule = group
+        rules = {"group": group, "time": time}
     said: list[str] = []
-    if rule is not None:
+    if (rule := rules["group"]) is not None:
         dataset, said = with_groups(dataset, rule)
     if labels is not None:
         dataset, reviewed = with_labels(dataset, labels)
         said = [*said, *reviewed]
     if limit is not None:
         dataset = _limited(dataset, limit)
+    if (rule := rules["time"]) is not None:
+        dataset = with_times(dataset, rule)
     return dataset, replace(found, notes=(*found.notes, *said))
 
 
@@ -214,33 +223,31 @@ def _open_named(name: str, options: Mapping[str, object], min_classes: int) -> t
     return found
 
 
-def _open_table(
-    path: Path,
-    name: str,
-    images: str | os.PathLike[str] | None,
-    label: str | None,
-    group: str | None,
-    split: str | None,
-    min_classes: int,
-) -> tuple[Dataset, SourceNotes, str | None]:
-    """Open a CSV file; also returns the group rule that is yet to be applied, where `group` names no column."""
-    rule = group
-    if group is not None and group != "parent":
+def _columns(
+    path: Path, asked: Mapping[str, tuple[str | None, str]]
+) -> tuple[dict[str, str | None], dict[str, str | None]]:
+    """Tell columns of a CSV file from rules about paths.
+
+    Args:
+        path: the file.
+        asked: by option what was typed, and the word that is a rule.
+
+    Returns:
+        By option the column, and the rule that is yet to be applied; `None` where it is not one.
+    """
+    columns, rules = dict.fromkeys(asked), dict.fromkeys(asked)
+    for option, (text, word) in asked.items():
+        if text is None or text == word:
+            rules[option] = text
+            continue
         sheet = open_sheet(path)
         names = {column.casefold() for column in sheet.columns}
-        if group.strip().casefold() in names or "(" not in group:  # what has no brackets can only be meant as a column
-            sheet.find(group, "--group")
-            rule = None
-    dataset, found = open_table(
-        path,
-        source=name,
-        images=None if images is None else Path(images),
-        label=label,
-        group=None if rule is not None else group,
-        split=split,
-        min_classes=min_classes,
-    )
-    return dataset, found, rule
+        if text.strip().casefold() in names or "(" not in text:  # what has no brackets can only be meant as a column
+            sheet.find(text, f"--{option}")
+            columns[option] = text
+        else:
+            rules[option] = text
+    return columns, rules
 
 
 def _open_path(name: str, min_classes: int) -> tuple[Dataset, SourceNotes]:

@@ -25,7 +25,7 @@ _STRAY = 3  # points by which the shares may miss what was wanted before the sen
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
     """Images that must not part.
 
     Args:
@@ -69,27 +69,38 @@ def assign_roles(dataset: Dataset, *, split_seed: int = 0, near: np.ndarray | No
     """
     if dataset.hashes is None:
         raise ValueError("assign_roles needs an audited data set: pass it through images.audit first")
-    given = set(dataset.roles)
-    if given == {"train", "tune", "test"}:
+    chosen, parts = divisible(dataset)
+    if not parts:
         return dataset
-    if given <= {""}:
-        chosen, parts = np.arange(len(dataset)), ("test", "tune")
-    elif given == {"train", "test"}:
-        chosen, parts = dataset.indices("train"), ("tune",)
-    else:
-        stated = ", ".join(sorted(role or "none" for role in given))
-        raise DataError(
-            f"{dataset.source} states the roles {stated}.", mend="Give train and val, or train, val and test."
-        )
-    units = _units(dataset, chosen, near)
+    units = find_units(dataset, chosen, near)
     roles = list(dataset.roles)
-    for unit, role in zip(units, _spread(units, split_seed, parts), strict=True):
+    for unit, role in zip(units, spread(units, split_seed, parts), strict=True):
         for i in unit.images:
             roles[i] = role
     for role in ROLES:
         if role not in roles:
-            raise _unfilled(dataset, units, role)
+            raise unfilled(dataset, units, role)
     return dataset.with_roles(roles)
+
+
+def divisible(dataset: Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which images are yet to be divided, and the parts to be taken from them, what is left being train.
+
+    Returns:
+        int64 `[n]`, and `test` and `tune`, or `tune` where a test set is given, or nothing where all three are.
+
+    Raises:
+        DataError: roles that are stated for some images only, or make no sense together.
+    """
+    given = set(dataset.roles)
+    if given == set(ROLES):
+        return np.arange(0), ()
+    if given <= {""}:
+        return np.arange(len(dataset)), ("test", "tune")
+    if given == {"train", "test"}:
+        return dataset.indices("train"), ("tune",)
+    stated = ", ".join(sorted(role or "none" for role in given))
+    raise DataError(f"{dataset.source} states the roles {stated}.", mend="Give train and val, or train, val and test.")
 
 
 def drop_torn_groups(dataset: Dataset) -> tuple[Dataset, list[str]]:
@@ -152,12 +163,24 @@ def split_sentence(before: Dataset, after: Dataset, near: np.ndarray | None = No
         far = any(abs(shares[role] - WANTED[role]) > _STRAY for role in ROLES)
         parts = [f"{came} by class (wanted: {wanted})" if far else f"{wanted} by class"]
         chosen = np.arange(len(after))
-    groups = {before.groups[i] for i in chosen.tolist()} - {""}
+    return ", ".join([*parts, *kept_together(after, chosen, near)])
+
+
+def kept_together(after: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> list[str]:
+    """What of a division kept groups and near duplicates on one side, and what a given split tore, in words.
+
+    Args:
+        after: with roles.
+        chosen: int64 `[n]`, the images that were divided here.
+        near: pairs of near duplicates.
+    """
+    parts = []
+    groups = {after.groups[i] for i in chosen.tolist()} - {""}
     if groups:
         parts.append(f"{_count(len(groups), 'group')} kept whole")
     inside = np.zeros(len(after), bool)
     inside[chosen] = True
-    pairs = _pairs(near)
+    pairs = near_pairs(near)
     together = int(inside[pairs].all(axis=1).sum())
     if together:
         parts.append(f"{_count(together, 'pair')} of near duplicates kept together")
@@ -165,7 +188,7 @@ def split_sentence(before: Dataset, after: Dataset, near: np.ndarray | None = No
     apart = int((roles[pairs[:, 0]] != roles[pairs[:, 1]]).sum())
     if apart:
         parts.append(f"{_count(apart, 'pair')} of near duplicates torn by the split as given")
-    return ", ".join(parts)
+    return parts
 
 
 def split_rows(dataset: Dataset) -> list[dict[str, str]]:
@@ -190,7 +213,7 @@ def choose(dataset: Dataset, count: int) -> np.ndarray:
         int64 `[count]`, ascending.
     """
     members: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for i in _shuffled([identifier.encode() for identifier in dataset.ids], 0):
+    for i in shuffled([identifier.encode() for identifier in dataset.ids], 0):
         members[dataset.roles[i], int(dataset.targets[i])].append(i)
     sizes = {key: len(found) for key, found in sorted(members.items())}
     share = count / len(dataset)
@@ -207,7 +230,7 @@ def choose(dataset: Dataset, count: int) -> np.ndarray:
     return np.sort(np.array([i for key, found in members.items() for i in found[: quota[key]]], np.int64))
 
 
-def _units(dataset: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> list[_Unit]:
+def find_units(dataset: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> list[Unit]:
     """Join the chosen images to units: equal contents, pairs that are near, equal groups, and chains of these."""
     assert dataset.contents is not None
     copies: dict[bytes, list[int]] = defaultdict(list)
@@ -215,7 +238,7 @@ def _units(dataset: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> lis
         copies[dataset.contents[i].tobytes()].append(i)
     contents = list(copies)
     place = {i: number for number, content in enumerate(contents) for i in copies[content]}  # image -> its content
-    links = [(place[i], place[j]) for i, j in _pairs(near).tolist() if i in place and j in place]
+    links = [(place[i], place[j]) for i, j in near_pairs(near).tolist() if i in place and j in place]
     first: dict[str, int] = {}
     for i, number in place.items():
         if dataset.groups[i]:
@@ -226,7 +249,7 @@ def _units(dataset: Dataset, chosen: np.ndarray, near: np.ndarray | None) -> lis
         groups = {dataset.groups[i] for i in images} - {""}
         classes = Counter(min(int(dataset.targets[i]) for i in copies[contents[number]]) for number in members)
         name = b"group:" + min(groups).encode() if groups else min(contents[number] for number in members)
-        units.append(_Unit(images, classes, name))
+        units.append(Unit(images, classes, name))
     return units
 
 
@@ -249,8 +272,8 @@ def _components(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]
     return list(members.values())
 
 
-def _spread(units: Sequence[_Unit], seed: int, parts: tuple[str, ...]) -> list[str]:
-    """Give each unit a role: `parts` are filled in their order, and the rest trains."""
+def spread(units: Sequence[Unit], seed: int | str, parts: tuple[str, ...]) -> list[str]:
+    """Give each unit a role by class: `parts` are filled in their order, and the rest trains."""
     weight: Counter[int] = Counter()
     number: Counter[int] = Counter()
     for unit in units:
@@ -260,7 +283,7 @@ def _spread(units: Sequence[_Unit], seed: int, parts: tuple[str, ...]) -> list[s
     quota = {home: _shares(weight[home], number[home], total, parts) for home in weight}
     used: Counter[tuple[int, str]] = Counter()
     roles = ["train"] * len(units)
-    order = _shuffled([unit.name for unit in units], seed)
+    order = shuffled([unit.name for unit in units], seed)
     for i in order:
         home, size = units[i].home, units[i].weight
         for part in parts:
@@ -286,7 +309,7 @@ def _shares(weight: int, units: int, total: int, parts: tuple[str, ...]) -> dict
     return {part: max(1, share) if units >= place + 2 else 0 for place, part in enumerate(parts)}
 
 
-def _fill_gaps(units: Sequence[_Unit], roles: list[str], order: list[int], parts: tuple[str, ...]) -> None:
+def _fill_gaps(units: Sequence[Unit], roles: list[str], order: list[int], parts: tuple[str, ...]) -> None:
     """Move units so that a class has each part it has units enough for, where no other class loses one by that.
 
     Without groups and near duplicates nothing moves: a unit is then one picture, and the quotas see to it.
@@ -313,7 +336,8 @@ def _fill_gaps(units: Sequence[_Unit], roles: list[str], order: list[int], parts
             roles[moved] = part
 
 
-def _unfilled(dataset: Dataset, units: Sequence[_Unit], role: str) -> DataError:
+def unfilled(dataset: Dataset, units: Sequence[Unit], role: str) -> DataError:
+    """The error where there are too few images or units for a role."""
     images = f"{dataset.source}: {len(dataset)} images of {len(dataset.classes)} classes"
     if len(units) >= len({i for unit in units for i in unit.images}):
         return DataError(
@@ -327,11 +351,12 @@ def _unfilled(dataset: Dataset, units: Sequence[_Unit], role: str) -> DataError:
     )
 
 
-def _pairs(near: np.ndarray | None) -> np.ndarray:
+def near_pairs(near: np.ndarray | None) -> np.ndarray:
+    """The pairs as int64 `[M, 2]`, also where there are none."""
     return np.zeros((0, 2), np.int64) if near is None else np.asarray(near, np.int64).reshape(-1, 2)
 
 
-def _shuffled(names: list[bytes], seed: int) -> list[int]:
+def shuffled(names: list[bytes], seed: int | str) -> list[int]:
     """Order the names by SHA-256 of seed and name: a permutation that no library version changes."""
     start = f"{seed}:".encode()
     return sorted(range(len(names)), key=lambda i: (hashlib.sha256(start + names[i]).digest(), i))

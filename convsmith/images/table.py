@@ -5,7 +5,8 @@ The rules, in one place:
 - Columns that are not named are guessed from their names, and the guess is said. Groups are only ever suggested.
 - A path is relative to the folder of images, and must stay inside it; a backslash divides folders where no file of
   that very name exists. Links are followed as in class folders: not out of the folder.
-- Labels, groups and splits lose the spaces around them. Classes are ordered by name, as text, even if they are numbers.
+- Labels, groups, splits and times lose the spaces around them. Classes are ordered by name, as text, even if they are
+  numbers.
 - Rows without a file or a label are left out and listed; where that is a tenth of all rows because of their files, the
   folder is wrong, and it is an error.
 - One file in two rows counts once where the rows agree, and is an error where they do not.
@@ -38,6 +39,7 @@ from convsmith.images.folders import (
 )
 from convsmith.images.foreign import refusal
 from convsmith.images.sheet import NAMED, Lines, Sheet, open_sheet
+from convsmith.images.times import moments
 
 MOST_CLASSES = 1000
 MISSING_AT_MOST = 0.1
@@ -54,6 +56,7 @@ class _Rows:
     labels: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
+    times: list[str] = field(default_factory=list)
     at: array[int] = field(default_factory=lambda: array("q"))  # the line of each
     skipped: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
@@ -78,6 +81,7 @@ def open_table(
     label: str | None = None,
     group: str | None = None,
     split: str | None = None,
+    time: str | None = None,
     min_classes: int = 2,
 ) -> tuple[Dataset, SourceNotes]:
     """Read a CSV file of paths and labels; no picture is decoded yet.
@@ -87,7 +91,7 @@ def open_table(
         source: what was asked for.
         images: the folder that the paths are relative to; by default the one the file lies in.
         label, split: names of columns; by default guessed, and the guess is among the notes.
-        group: name of a column; by default none.
+        group, time: names of columns; by default none.
         min_classes: how many classes there must be; 1 suits evaluation of a trained network.
 
     Returns:
@@ -95,19 +99,22 @@ def open_table(
 
     Raises:
         UsageError: a column that is not there, or none that can be guessed; no folder of images.
-        DataError: the file cannot be read, too many images are missing, or rows contradict each other.
+        DataError: the file cannot be read, too many images are missing, rows contradict each other, or a time cannot
+            be read.
     """
     root = path.parent if images is None else images
     if not root.is_dir():
         raise UsageError(f"The folder of images, {shown(str(root))}, is not there.", mend="Check --images.")
     sheet = open_sheet(path)
     notes: list[str] = []
-    columns = settle_columns(sheet, label, group, split, notes)
+    columns = settle_columns(sheet, label, group, split, time, notes)
     rows = _read(sheet, columns, _Folder(root))
     _refuse(sheet, rows, root)
     notes += _observations(rows)
     roles = _roles(sheet, rows, notes)
     kept = _known_classes(sheet, rows, roles, notes, min_classes)
+    if time is not None:
+        moments([rows.times[i] for i in kept], lambda k: f"line {rows.at[kept[k]]:,}")
     kept.sort(key=lambda i: path_to_id(rows.names[i]))
     classes = sorted({rows.labels[i] for i in kept})
     index = {name: place for place, name in enumerate(classes)}
@@ -121,6 +128,7 @@ def open_table(
         source=source,
         pixels=FilePixels(root, names),
         rows=np.arange(len(kept)),
+        times=() if time is None else tuple(rows.times[i] for i in kept),
     )
     return dataset, SourceNotes(tuple(sorted(rows.skipped)), tuple(notes))
 
@@ -130,10 +138,9 @@ def _read(sheet: Sheet, columns: Columns, folder: _Folder) -> _Rows:
     rows = _Rows()
     known: dict[str, int] = {}  # path -> its place among the rows taken
     texts: dict[str, str] = {}  # one object for each label and group, of which there may be millions of copies
-    width = max(columns.path, columns.label, columns.group, columns.split) + 1
     for line, row in sheet.rows():
         rows.count += 1
-        if len(row) < width:
+        if len(row) <= columns.last:
             rows.short.add(line)
             rows.skip(row[columns.path] if columns.path < len(row) else "", line, "too few fields")
             continue
@@ -154,18 +161,19 @@ def _read(sheet: Sheet, columns: Columns, folder: _Folder) -> _Rows:
             rows.skip(path, line, reason)
             continue
         label = texts.setdefault(label, path_to_id(label))
-        group = row[columns.group].strip() if columns.group >= 0 else ""
-        split = row[columns.split].strip() if columns.split >= 0 else ""
-        _take(rows, known, line, (name, label, texts.setdefault(group, path_to_id(group)), split.casefold()))
+        group, split, time = (
+            row[column].strip() if column >= 0 else "" for column in (columns.group, columns.split, columns.time)
+        )
+        _take(rows, known, line, (name, label, texts.setdefault(group, path_to_id(group)), split.casefold(), time))
     return rows
 
 
-def _take(rows: _Rows, known: dict[str, int], line: int, found: tuple[str, str, str, str]) -> None:
+def _take(rows: _Rows, known: dict[str, int], line: int, found: tuple[str, str, str, str, str]) -> None:
     """Add one image, or hold it against the row that named the same file before."""
     name, *values = found
     place = known.setdefault(name, len(rows.names))
     if place < len(rows.names):
-        before = rows.labels[place], rows.groups[place], rows.splits[place]
+        before = rows.labels[place], rows.groups[place], rows.splits[place], rows.times[place]
         differing = next((pair for pair in zip(before, values, strict=True) if pair[0] != pair[1]), None)
         if differing is None:
             rows.twice.add(line)
@@ -176,11 +184,12 @@ def _take(rows: _Rows, known: dict[str, int], line: int, found: tuple[str, str, 
             f"{differing[1] or 'empty'} on line {line:,}"
         )
         return
-    label, group, split = values
+    label, group, split, time = values
     rows.names.append(name)
     rows.labels.append(label)
     rows.groups.append(group)
     rows.splits.append(split)
+    rows.times.append(time)
     rows.at.append(line)
 
 

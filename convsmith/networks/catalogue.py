@@ -146,9 +146,12 @@ class _Undrawn(TorchFunctionMode):
 def size_options(name: str, size: int) -> dict[str, int]:
     """The options by which a network is made for images of `size` px; empty where it takes any size, as most do.
 
-    A vision transformer is made for one size, because of its position embedding.
+    A vision transformer is made for one size, because of its position embedding; networks of ours with the tag `sized`
+    because of a linear layer that reads all positions.
     """
     found = resolve(name)
+    if found.library == "convsmith":
+        return {"side": size} if "sized" in MODELS[found.name].tags else {}
     if found.library == "timm":
         from timm.models import get_pretrained_cfg
 

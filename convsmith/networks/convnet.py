@@ -8,14 +8,15 @@ from torch import nn
 
 from convsmith import design
 from convsmith.errors import UsageError
-from convsmith.networks.layers import LAYERS, Residual
+from convsmith.networks.blocks import NODES, Concat, Residual
+from convsmith.networks.layers import LAYERS
 
 
 def build(node: design.Node, in_channels: int) -> tuple[nn.Module, int]:
     """Build a node and everything below it, initialised.
 
     Args:
-        node: a leaf, a sequence or a residual sum.
+        node: a leaf, a sequence, a residual sum or branches that are joined.
         in_channels: channels (or, after flattening, features) of what goes in.
 
     Returns:
@@ -29,8 +30,12 @@ def build(node: design.Node, in_channels: int) -> tuple[nn.Module, int]:
             return _sequence(node, in_channels)
         case design.Residual():
             return _residual(node, in_channels)
+        case design.Concat():
+            built = {name: build(part, in_channels) for name, part in node.parts}
+            return Concat({name: module for name, (module, _) in built.items()}), sum(c for _, c in built.values())
         case _:
-            return LAYERS.build(node.type, node, in_channels)
+            table = NODES if node.type in NODES else LAYERS
+            return table.build(node.type, node, in_channels)
 
 
 def build_design(network: design.ConvNet, in_channels: int, outputs: int) -> nn.Module:

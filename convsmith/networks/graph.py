@@ -11,18 +11,18 @@ receptive field, drawings, design rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.errors import UsageError
+from convsmith.networks.imagined import Imagined, Storages, imagined, refusal, tensors_in, watched
 
 Kind = Literal["input", "parameter", "buffer", "constant", "result"]
 WRITTEN = "written"
@@ -120,13 +120,20 @@ class Call:
 
 @dataclass(frozen=True)
 class Graph:
-    """A recorded forward pass."""
+    """A recorded forward pass.
+
+    Args:
+        operations, values, calls: in the order in which they came about.
+        inputs, outputs: values that the network was given and returned.
+        freed: for each storage that was given back during the pass, how many operations there were by then.
+    """
 
     operations: tuple[Operation, ...]
     values: tuple[Value, ...]
     calls: tuple[Call, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    freed: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
 
     def producer(self) -> Mapping[int, int]:
         """The operation that makes each value, by index; inputs, parameters and the like have none."""
@@ -153,40 +160,19 @@ def record(model: nn.Module, shape: Sequence[int], *, batch: int = 1, training: 
     Raises:
         UsageError: it has parameters without a shape, asks for values of the image, or fails on images of this size.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise UsageError(
-            f"{type(model).__name__} has lazy parameters, whose shapes only an image decides.",
-            mend="Call it once with a batch of images, and then look at it.",
-        )
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     with ExitStack() as within:
-        within.enter_context(mode_of(model, training=training))
+        fake = within.enter_context(imagined(model, training=training))
         within.enter_context(torch.no_grad())
-        within.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        image = torch.zeros((batch, *shape), dtype=parameter.dtype if parameter is not None else None)
-        recorder = _Recorder(model)
+        image = fake.images(batch, shape)
+        recorder = _Recorder(fake)
         recorder.given(image)
-        within.enter_context(_calls(model, recorder))
+        within.enter_context(watched(model, recorder.enter, recorder.leave))
         within.enter_context(recorder)
         try:
             output = model(image)
         except Exception as error:
-            raise _refusal(model, (batch, *shape), error, recorder) from error
-    return recorder.graph(output)
-
-
-@contextmanager
-def mode_of(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Hold a network in training or inference mode inside, and put each module's mode back at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+            raise refusal(model, shape, error, recorder.place) from error
+        return recorder.graph(output)
 
 
 @dataclass
@@ -202,44 +188,68 @@ class _Open:
 
 @dataclass
 class _Known:
-    """A tensor that was seen: held, so that its identity stays its own, with its present value."""
+    """The present value of a tensor that is alive."""
 
-    tensor: Tensor
+    alive: weakref.ref[Tensor]
     value: int
     seen: int  # how many writes to its memory its value allows for
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, model: nn.Module) -> None:
+    """Writes down operations and calls; holds no tensor, so that memory is freed when it would be."""
+
+    def __init__(self, fake: Imagined) -> None:
         super().__init__()
         self.operations: list[Operation] = []
         self.values: list[Value] = []
         self.calls: list[Call | None] = []
         self.stack: list[_Open] = []
-        self._known: dict[int, _Known] = {}
-        self._storages: dict[int, int] = {}
-        self._held: list[Any] = []
+        self.freed: dict[int, int] = {}
+        self._known: dict[int, _Known] = {}  # by the identity of the tensor
+        self._storages = Storages(lambda number: self.freed.setdefault(number, len(self.operations)))
         self._writes: dict[int, list[int]] = {}  # by storage: the values that were written there
         self._named: dict[int, tuple[Kind, str]] = {}
-        for name, buffer in model.named_buffers():
-            self._named[id(buffer)] = ("buffer", name)
-        for name, parameter in model.named_parameters():
-            self._named[id(parameter)] = ("parameter", name)
+        self._named |= {id(buffer): ("buffer", name) for name, buffer in fake.buffers.items()}
+        self._named |= {id(parameter): ("parameter", name) for name, parameter in fake.parameters.items()}
+
+    @property
+    def place(self) -> str:
+        """Path of the innermost module that is being called, or was when it failed."""
+        return next((call.path for call in reversed(self.stack) if call.path), "")
 
     def given(self, image: Tensor) -> None:
         """Take the network's input as a value."""
         self._new(image, "input")
 
+    def enter(self, path: str, module: nn.Module, inputs: Any) -> None:
+        """A module is called."""
+        if self.stack:
+            self.stack[-1].leaf = False
+        given = tuple(self.value_of(tensor) for tensor in tensors_in(inputs))
+        self.stack.append(_Open(len(self.calls), path, len(self.operations), given))
+        self.calls.append(None)
+
+    def leave(self, module: nn.Module, output: Any) -> None:
+        """A module returns."""
+        call = self.stack.pop()
+        parent = self.stack[-1].index if self.stack else -1
+        outputs = tuple(self.value_of(tensor) for tensor in tensors_in(output))
+        self.calls[call.index] = Call(
+            call.index, call.path, type(module).__name__, parent, call.inputs, outputs,
+            call.start, len(self.operations), call.leaf,
+        )  # fmt: skip
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        before = self._bound(func, args, kwargs)  # what is read is read as it was before this operation
+        arguments, inputs = self._bound(func, args, kwargs)  # what is read is read as it was before this operation
         result = func(*args, **kwargs)
-        tensors = list(_tensors(result))
+        written = _written(func, args, kwargs)
+        if len(written) == 1 and _returns_what_it_writes(func):
+            result = written[0]  # a tensor that is not registered, and thus real, would come back as its fake twin
+        tensors = [*tensors_in(result), *written]
         if not tensors:
             return result
-        arguments, inputs = before
-        written = [tensor for tensor in _written(func, args, kwargs) if any(tensor is other for other in tensors)]
-        outputs = [self._output(tensor, new=any(tensor is other for other in written)) for tensor in tensors]
+        outputs = [self._output(tensor, new=any(tensor is other for other in written)) for tensor in _once(tensors)]
         self._add(str(func), arguments, inputs, outputs)
         for tensor in written:
             known = self._known[id(tensor)]
@@ -263,21 +273,22 @@ class _Recorder(TorchDispatchMode):
         return self._known[id(tensor)].value
 
     def graph(self, output: Any) -> Graph:
-        outputs = tuple(self.value_of(tensor) for tensor in _tensors(output))
+        outputs = tuple(self.value_of(tensor) for tensor in tensors_in(output))
         calls = tuple(call for call in self.calls if call is not None)
-        return Graph(tuple(self.operations), tuple(self.values), calls, (0,), outputs)
+        freed = MappingProxyType(dict(self.freed))
+        return Graph(tuple(self.operations), tuple(self.values), calls, (0,), outputs, freed)
 
     def _output(self, tensor: Tensor, *, new: bool) -> int:
         known = self._known.get(id(tensor))
         return self._new(tensor, "result") if new or known is None else known.value
 
     def _new(self, tensor: Tensor, kind: Kind, name: str = "") -> int:
-        storage = tensor.untyped_storage()
-        number = self._storages.setdefault(storage._cdata, len(self._storages))
-        self._held.append(storage)  # alive to the end, so that no address is used twice
-        value = Value(len(self.values), tuple(tensor.shape), tensor.dtype, kind, name, number, storage.nbytes())
+        number, memory = self._storages.number(tensor), tensor.untyped_storage().nbytes()
+        value = Value(len(self.values), tuple(tensor.shape), tensor.dtype, kind, name, number, memory)
         self.values.append(value)
-        self._known[id(tensor)] = _Known(tensor, value.index, len(self._writes.get(number, ())))
+        key = id(tensor)
+        alive = weakref.ref(tensor, lambda _: self._known.pop(key, None))
+        self._known[key] = _Known(alive, value.index, len(self._writes.get(number, ())))
         return value.index
 
     def _add(self, target: str, arguments: Mapping[str, Any], inputs: Sequence[int], outputs: Sequence[int]) -> None:
@@ -309,49 +320,6 @@ class _Recorder(TorchDispatchMode):
         return bound, inputs
 
 
-@contextmanager
-def _calls(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
-    """Tell the recorder which module is being called, by hooks that go when it is over."""
-
-    def enter(path: str, inputs: Any) -> None:
-        if recorder.stack:
-            recorder.stack[-1].leaf = False
-        given = tuple(recorder.value_of(tensor) for tensor in _tensors(inputs))
-        recorder.stack.append(_Open(len(recorder.calls), path, len(recorder.operations), given))
-        recorder.calls.append(None)
-
-    def leave(module: nn.Module, output: Any) -> None:
-        call = recorder.stack.pop()
-        parent = recorder.stack[-1].index if recorder.stack else -1
-        outputs = tuple(recorder.value_of(tensor) for tensor in _tensors(output))
-        recorder.calls[call.index] = Call(
-            call.index, call.path, type(module).__name__, parent, call.inputs, outputs,
-            call.start, len(recorder.operations), call.leaf,
-        )  # fmt: skip
-
-    with ExitStack() as hooks:
-        for path, module in model.named_modules():
-            before = module.register_forward_pre_hook(
-                lambda module, args, kwargs, path=path: enter(path, (args, kwargs)), with_kwargs=True
-            )
-            after = module.register_forward_hook(lambda module, inputs, output: leave(module, output))
-            hooks.callback(before.remove)
-            hooks.callback(after.remove)
-        yield
-
-
-def _tensors(item: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists, tuples and mappings, in their order."""
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, Mapping):
-        for part in item.values():
-            yield from _tensors(part)
-    elif isinstance(item, (list, tuple)):
-        for part in item:
-            yield from _tensors(part)
-
-
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """The tensors that an operation writes to, by its schema."""
     found: list[Tensor] = []
@@ -359,22 +327,14 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         given = args[place] if place < len(args) and not argument.kwarg_only else kwargs.get(argument.name)
-        found += list(_tensors(given))
+        found += list(tensors_in(given))
     return found
 
 
-def _refusal(model: nn.Module, shape: Sequence[int], error: Exception, recorder: _Recorder) -> UsageError:
-    """Why a pass failed, in one line, with the module in which it did."""
-    where = next((call.path for call in reversed(recorder.stack) if call.path), "")
-    place = f" in {where} ({type(model.get_submodule(where)).__name__})" if where else ""
-    size = "x".join(map(str, shape[1:]))
-    if "DataDependent" in type(error).__name__:
-        return UsageError(
-            f"{type(model).__name__} asks for values of the image{place}, so what it does is not known before it runs.",
-            mend="Move what depends on values out of `forward`, or look at the part before it.",
-        )
-    reason = " ".join(str(error).split())[:300]
-    return UsageError(
-        f"{type(model).__name__} fails on images of {size}{place}: {reason}.",
-        mend="Give the input size that it is made for: --input CxHxW.",
-    )
+def _returns_what_it_writes(func: Any) -> bool:
+    returns = func._schema.returns
+    return len(returns) == 1 and returns[0].alias_info is not None and returns[0].alias_info.is_write
+
+
+def _once(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())

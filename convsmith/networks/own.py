@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.networks.analysis import undisturbed, zeros
+from convsmith.networks.mismatch import size_error
 from convsmith.registry import suggestion
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -128,10 +129,7 @@ def check_output(model: nn.Module, *, channels: int, size: int, outputs: int) ->
         with undisturbed(model, training=False), torch.no_grad():
             logits = model(zeros(model, shape))
     except Exception as error:
-        raise UsageError(
-            f"{name} failed on images of shape {list(shape)}: {type(error).__name__}: {error}{_own_line(error)}",
-            mend=f"Make it accept {channels}-channel images of {size}x{size} px, or change the size (`image.size`).",
-        ) from error
+        raise _failure(model, shape, error) from error
     if not isinstance(logits, Tensor):
         raise UsageError(
             f"{name} returned {type(logits).__name__}, but a tensor of shape [2, {outputs}] was expected.",
@@ -147,6 +145,21 @@ def check_output(model: nn.Module, *, channels: int, size: int, outputs: int) ->
             f"{name} gave logits that are not finite (NaN or infinity) for images of zeros.",
             mend="Look for a division by zero, the logarithm of zero, or weights that were never initialised.",
         )
+
+
+def _failure(model: nn.Module, shape: tuple[int, ...], error: Exception) -> UsageError:
+    """What a network's own error means; the sum behind it, and what would fit, where sizes do not."""
+    _, channels, size, _ = shape
+    told = f"{type(model).__name__} failed on images of shape {list(shape)}"
+    mend = f"Make it accept {channels}-channel images of {size}x{size} px, or change the size (`image.size`)."
+    try:
+        found = size_error(model, shape[1:])
+    except Exception:  # what fails on real images may fail on imagined ones in another way, which is of no interest
+        found = None
+    if found is None:
+        return UsageError(f"{told}: {type(error).__name__}: {error}{_own_line(error)}", mend=mend)
+    place = f" in {found.place}" if found.place else ""
+    return UsageError(f"{told}{place}: {found.says}.{_own_line(error)}", mend=found.mend or mend)
 
 
 def _shape_mend(shape: tuple[int, ...], outputs: int) -> str:

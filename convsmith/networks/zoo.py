@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from convsmith.design import ActivationKind, ConvNet, NormKind, doubling
+from convsmith.design import ActivationKind, ConvNet, NormKind, doubling, parse
 from convsmith.networks.convnet import build_design
 from convsmith.registry import Entry, Registry
 
@@ -22,7 +23,7 @@ def convnet(
     stages: int = 3,
     first_stride: int = 1,
     block: str = "residual",
-    head: Literal["average", "max", "flatten"] = "average",
+    head: Literal["average", "max", "both", "flatten", "class-maps"] = "average",
     dropout: float = 0.0,
     norm: NormKind = "batch",
     activation: ActivationKind = "relu",
@@ -99,11 +100,62 @@ def _pyramid(width: int, halvings: int, *, early: bool) -> ConvNet:
     return doubling(width=width, depth=1, stages=halvings + 1)
 
 
+def simple_design(side: int = 28) -> ConvNet:
+    """Two convolutions of 3x3 without padding, a maximum, and one linear layer that reads all positions.
+
+    With a grey image of 28 px and ten classes it has 30,790 parameters, 28,810 of them in the linear layer.
+
+    Args:
+        side: of the images in px; from 28 on the linear layer reads a grid of 12 x 12.
+    """
+    return _two_convolutions({"kind": "flatten", "grid": max(1, min(12, (side - 4) // 2))})
+
+
+def mlp_design(side: int = 28, *, width: int = 256, depth: int = 2) -> ConvNet:
+    """Linear layers alone, which know nothing of neighbouring pixels: what convolutions are to be compared with.
+
+    Args:
+        side: of the images in px; above 64 they are averaged down to 64 first, where one layer has millions of weights.
+        width, depth: of the hidden layers.
+    """
+    head = {"kind": "flatten", "grid": min(64, side), "hidden": (width,) * depth}
+    return parse({"stem": None, "stages": (), "head": head, "norm": "none"})
+
+
+def simple(in_channels: int, outputs: int, *, side: int = 28) -> nn.Module:
+    """Build `simple_design` for images of `side` px."""
+    return build_design(simple_design(side), in_channels, outputs)
+
+
+def mlp(in_channels: int, outputs: int, *, side: int = 28, width: int = 256, depth: int = 2) -> nn.Module:
+    """Build `mlp_design` for images of `side` px."""
+    return build_design(mlp_design(side, width=width, depth=depth), in_channels, outputs)
+
+
+def _two_convolutions(head: Mapping[str, Any]) -> ConvNet:
+    second = {"block": "plain", "width": 20, "stride": 2, "options": {"padding": 0, "pool": "max"}}
+    return parse({"stem": {"width": 10, "padding": 0}, "stages": [second], "head": head, "bias": True})
+
+
+def _separable(*widths: int) -> ConvNet:
+    stages = [{"block": "separable", "width": width, "stride": 2} for width in widths]
+    return parse({"stem": {"width": widths[0] // 2}, "stages": stages})
+
+
 PRESETS = {
     "convnet-tiny": _pyramid(32, 1, early=False),
     "convnet-small": _pyramid(32, 3, early=True),
     "convnet-medium": _pyramid(48, 3, early=True),
+    "simple-gap": _two_convolutions({"kind": "average"}),
+    "lightweight": _separable(32, 64, 128),
 }
+SIZED = {"simple": simple_design, "mlp": mlp_design}
+"""Presets that are made for one size of image, as functions of its side."""
+
+
+def preset(name: str, side: int = 28) -> ConvNet | None:
+    """The design behind a name of `MODELS`, for images of `side` px; None where its options make one."""
+    return SIZED[name](side) if name in SIZED else PRESETS.get(name)
 
 
 def _row(name: str, summary: str) -> Entry:
@@ -117,5 +169,10 @@ MODELS = Registry(
         _row("convnet-tiny", "two residual blocks, for 8 px"),
         _row("convnet-small", "three residual blocks, for 28 px grey"),
         _row("convnet-medium", "three wider residual blocks, for 32 px colour"),
+        Entry("simple", simple, "two convolutions and one linear layer, to learn from", tags=("sized",)),
+        _row("simple-gap", "the same with global average pooling: a fourteenth of the parameters"),
+        _row("lightweight", "three depthwise separable blocks"),
+        Entry("mlp", mlp, "linear layers alone, to compare with", tags=("sized",)),
+        Entry("line", "convsmith.networks.lines:line", "layers written as 'conv 16 k3 | relu | ...'", tags=("sized",)),
     ],
 )

@@ -14,6 +14,9 @@ _PLACES = {
     "make_plan": "execute",
     "resume": "execute",
     "train": "execute",
+    "cross_validate": "folds",
+    "plan_first": "folds",
+    "resume_folds": "folds",
     "Look": "looking",
     "look": "looking",
     "Listener": "messages",
@@ -42,16 +45,19 @@ __all__ = [
     "Prepared",
     "Progress",
     "Trained",
+    "cross_validate",
     "evaluate_on",
     "load_published",
     "load_trained",
     "look",
     "make_plan",
     "plan",
+    "plan_first",
     "prepare",
     "print_plan",
     "refuse_unknown",
     "resume",
+    "resume_folds",
     "silent",
     "train",
 ]
@@ -59,6 +65,7 @@ __all__ = [
 if TYPE_CHECKING:
     from convsmith.pipeline.build import Code, ModelFunction
     from convsmith.pipeline.execute import make_plan, resume, train
+    from convsmith.pipeline.folds import cross_validate, plan_first, resume_folds
     from convsmith.pipeline.looking import Look, look
     from convsmith.pipeline.messages import Listener, Message, silent
     from convsmith.pipeline.planner import Plan

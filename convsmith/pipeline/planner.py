@@ -10,7 +10,7 @@ import numpy as np
 
 from convsmith.images import Dataset
 from convsmith.recipe import Named, Recipe, settled
-from convsmith.records import Choice, Record
+from convsmith.records import Choice, Finding, Record
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,21 @@ class Plan(Record):
         choices: every decision, in the order they were made.
         estimate: `seconds` of the whole command, `training_seconds`, `prediction_seconds_per_image`, `memory_bytes`,
             `disk_bytes`, `steps`, `images_per_second`.
+        findings: errors and warnings of the design rules; hints are left to `convsmith lint`.
     """
 
     recipe: Recipe
     choices: tuple[Choice, ...]
     estimate: Mapping[str, float]
+    findings: tuple[Finding, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `plan.json` holds it, without the recipe, which has its own file."""
-        return {"choices": [choice.to_json() for choice in self.choices], "estimate": dict(self.estimate)}
+        return {
+            "choices": [choice.to_json() for choice in self.choices],
+            "estimate": dict(self.estimate),
+            "findings": [finding.to_json() for finding in self.findings],
+        }
 
 
 @dataclass

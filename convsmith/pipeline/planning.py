@@ -7,6 +7,7 @@ user made is kept as it is. What results is a recipe without `auto`, which repea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from convsmith.batches import AUGMENTATIONS, PRESETS
 from convsmith.errors import UsageError
 from convsmith.images import Dataset
 from convsmith.networks import MODELS, activation_bytes, count_parameters, refuse_options, resolve
+from convsmith.networks.lint import Evidence, lint
 from convsmith.pipeline.build import (
     OWN,
     Code,
@@ -40,6 +42,7 @@ from convsmith.pipeline.origin import start_network
 from convsmith.pipeline.planner import Plan, Planner
 from convsmith.pipeline.space import run_bytes
 from convsmith.recipe import Named, Recipe, settled
+from convsmith.records import Finding
 from convsmith.registry import suggestion
 from convsmith.training import OPTIMIZERS, SCHEDULES, untouched
 
@@ -141,4 +144,15 @@ def _finished(
         "steps": steps,
         "images_per_second": round(settled(recipe.train.batch) / seconds_per_step, 1),
     }
-    return Plan(recipe, tuple(planner.choices), estimate)
+    return Plan(recipe, tuple(planner.choices), estimate, _faults(planner, model))
+
+
+def _faults(planner: Planner, model: nn.Module) -> tuple[Finding, ...]:
+    """What the design rules hold against the network as it will be trained; nothing where it cannot be recorded."""
+    recipe, sizes = planner.recipe, planner.audit["sizes"]
+    side = int(min(sizes[axis]["median"] for axis in ("width", "height")))
+    batch = None if recipe.transfer.frozen_norms else settled(recipe.train.batch)
+    evidence = Evidence(model, training_shape(recipe), batch, planner.classes, side)
+    with suppress(UsageError):  # it asks for values of the image
+        return tuple(finding for finding in lint(evidence) if finding.severity != "hint")
+    return ()

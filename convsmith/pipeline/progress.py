@@ -127,6 +127,9 @@ def print_plan(plan: Any, audit: Mapping[str, Any], classes: Sequence[str], *, e
     for choice in plan.choices:
         table.add_row(escape(choice.name), escape(shown(choice.value)), f"[dim]{escape(choice.reason)}[/]")
     console.print(table)
+    for finding in plan.findings:
+        tone = "bold red" if finding.severity == "error" else "yellow"
+        console.print(f"[{tone}]Design:[/] {escape(finding.says)} [dim]{escape(str(finding.evidence['mend']))}[/]")
     console.print(f"[bold]Estimated[/]: {estimate_line(plan.estimate)}")
 
 

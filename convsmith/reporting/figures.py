@@ -9,13 +9,13 @@ inline style and because light and dark share one drawing. The margins of a char
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from convsmith.reporting.formats import fit, number, percent, text_width
-from convsmith.reporting.svg import at, chart, element, label, short, text, upright
+from convsmith.reporting.svg import at, chart, curve, element, label, short, text, upright
 
 Interval = Mapping[str, Any]
 Point = tuple[float, float]
@@ -191,7 +191,7 @@ def learning_curve(points: Sequence[tuple[int, Interval]]) -> Markup:
         drawn.append(text(words, "0", up(tick) + 4, "tick", "end", dx=-10))
     across = [0.04 + 0.92 * (place - first) / span for place in places]
     drawn.append(
-        _curve("a", [(x, (item["value"] - low) / (high - low)) for x, (_, item) in zip(across, points, strict=True)],
+        curve("a", [(x, (item["value"] - low) / (high - low)) for x, (_, item) in zip(across, points, strict=True)],
                height)
     )  # fmt: skip
     for x, (_, item) in zip(across, points, strict=True):
@@ -254,7 +254,7 @@ def line_chart(
         drawn.append(element("line", class_="grid", x1="0", x2="100%", y1=y, y2=y))
         drawn.append(text(_tick(tick, span / (len(ticks) - 1), share=share), "0", y + 4, "tick", "end", dx=-10))
     for kind, points in series:
-        drawn.append(_curve(kind, [(x / end, (value - low) / span) for x, value in points], height))
+        drawn.append(curve(kind, [(x / end, (value - low) / span) for x, value in points], height))
         if len(points) <= 24:
             for x, value in points:
                 y = height - (value - low) / span * height
@@ -281,16 +281,6 @@ def scale(low: float, high: float, *, share: bool = False, count: int = 4) -> tu
             last += 1
     ticks = [index * step for index in range(first, last + 1)]
     return ticks[0], ticks[-1], ticks
-
-
-def _curve(kind: str, points: Iterable[Point], height: int) -> Markup:
-    path = "".join(
-        f"{'M' if position == 0 else 'L'}{short(1000 * x)} {short(100 - 100 * y)}"
-        for position, (x, y) in enumerate(points)
-    )
-    line = element("path", class_=f"curve {kind}", d=path)
-    box = {"viewBox": "0 0 1000 100", "preserveAspectRatio": "none", "overflow": "visible"}
-    return element("svg", line, x=0, y=0, width="100%", height=height, **box)
 
 
 def _tick(value: float, step: float, *, share: bool) -> str:

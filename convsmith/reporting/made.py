@@ -123,7 +123,12 @@ def plan(records: RunRecords) -> Section | None:
     lead = f"{some(chosen, 'setting')} {'was' if chosen == 1 else 'were'} chosen automatically"
     given = len(choices) - chosen
     lead += f", {some(given, 'setting')} asked for." if given else "."
-    return Section("plan", "The plan, and its reasons", lead, fill("plan", choices=choices, facts=_estimates(records)))
+    faults = [
+        {**finding, "mend": (finding.get("evidence") or {}).get("mend", "")}
+        for finding in records.plan.get("findings") or ()
+    ]
+    body = fill("plan", choices=choices, facts=_estimates(records), faults=faults)
+    return Section("plan", "The plan, and its reasons", lead, body)
 
 
 def _estimates(records: RunRecords) -> list[tuple[str, str]]:

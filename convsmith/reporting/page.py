@@ -18,7 +18,7 @@ from convsmith.reporting.pictures import Picture, class_name, pictures
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.sections import sections
 from convsmith.reporting.templates import Section, environment
-from convsmith.reporting.words import GLOSSARY, SPLITS
+from convsmith.reporting.words import GLOSSARY, SPLITS, Term
 
 STRIP = 3
 KINDS = ("good", "partial", "chance", "unsure")
@@ -63,18 +63,31 @@ def render(records: RunRecords) -> str:
     )  # fmt: skip
 
 
-def page(template: str, **values: Any) -> str:
-    """Return a whole page: a template that extends `base.html`, with the style and its digest for the content policy.
+def page(
+    template: str, *, style: str = "", script: str = "", glossary: Mapping[str, Term] = GLOSSARY, **values: Any
+) -> str:
+    """Return a whole page: a template that extends `base.html`, with style and script and their digests for the policy.
 
     Args:
         template: its file.
+        style: a file of rules of this page alone, which follow those of all pages.
+        script: a file with the only script that may run on this page; without one none may.
+        glossary: the words it explains.
         values: `kind` of page, `name` of what it shows, `made` (a date), `sections`, and what the template needs.
     """
-    style = resources.files("convsmith.reporting").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    rules, runs = _file("page.css") + (_file(style) if style else ""), _file(script) if script else ""
     return environment().get_template(template).render(
-        glossary=GLOSSARY, style=Markup(style), digest=digest, **values
+        glossary=glossary, style=Markup(rules), digest=_digest(rules), script=Markup(runs),
+        script_digest=_digest(runs) if runs else "", **values,
     )  # fmt: skip
+
+
+def _file(name: str) -> str:
+    return resources.files("convsmith.reporting").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def opening(records: RunRecords, shown: Sequence[Section]) -> Opening:

@@ -44,6 +44,17 @@ def text(words: str, x: str, y: float, kind: str, anchor: str, dx: float | None 
     return element("text", words, class_=kind, x=x, y=y, dx=dx or None, text_anchor=anchor)
 
 
+def curve(kind: str, points: Iterable[tuple[float, float]], height: float) -> Markup:
+    """A line through points given as shares of the width and, from below, of the height."""
+    path = "".join(
+        f"{'M' if position == 0 else 'L'}{short(1000 * x)} {short(100 - 100 * y)}"
+        for position, (x, y) in enumerate(points)
+    )
+    line = element("path", class_=f"curve {kind}", d=path)
+    box = {"viewBox": "0 0 1000 100", "preserveAspectRatio": "none", "overflow": "visible"}
+    return element("svg", line, x=0, y=0, width="100%", height=height, **box)
+
+
 def at(share: float) -> str:
     """A share of the width, as SVG writes it."""
     return f"{short(100 * min(max(share, 0.0), 1.0))}%"

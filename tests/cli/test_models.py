@@ -20,7 +20,9 @@ def test_without_a_pattern_our_own_are_listed_and_how_to_search_the_others():
     done = typed("models")
     assert done.code == 0
     lines = done.out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", "convnet", "convnet-tiny", "convnet-small", "convnet-medium"]
+    listed = [line.split()[0] for line in lines]
+    assert listed[:5] == ["name", "convnet", "convnet-tiny", "convnet-small", "convnet-medium"]
+    assert {"simple", "simple-gap", "lightweight", "mlp"} <= set(listed)
     assert f"{len(timm.list_models()):,} of timm" in done.err
     assert f"{len(torchvision.models.list_models(module=torchvision.models))} of torchvision" in done.err
     assert "convsmith models 'resnet*'" in done.err

@@ -1,0 +1,6 @@
+"""Receptive fields of any network, exactly, from its recorded graph."""
+
+from convsmith.networks.receptive.fields import Axis, Field, Fields, Place, last_map, receptive_fields
+from convsmith.networks.receptive.stage_maps import StageMap, stage_maps
+
+__all__ = ["Axis", "Field", "Fields", "Place", "StageMap", "last_map", "receptive_fields", "stage_maps"]

@@ -1,0 +1,149 @@
+"""Looks at a given model, and gathers what is shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convsmith.errors import UsageError
+from convsmith.networks.analysis import Analysis, analyse
+from convsmith.networks.drawing import blocks, draw
+from convsmith.networks.memory import Optimizer, Precision, training_memory
+from convsmith.networks.outline import every, fold, rows
+from convsmith.pipeline.build import ModelFunction
+from convsmith.pipeline.given_model import Given, Partly, open_model, open_module, parse_shape
+from convsmith.reporting.inspection import Inspection, SideBySide, Step
+
+BATCH = 32
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "momentum", "adamw")
+
+
+def inspect(
+    model: str | nn.Module | ModelFunction,
+    *,
+    input_shape: str | int | Sequence[int] | None = None,
+    against: str | nn.Module | ModelFunction | None = None,
+    batch: int = 32,
+    outputs: int | None = None,
+    runs: str | Path = "runs",
+) -> Inspection | SideBySide:
+    """Find out what a network is made of, costs and sees, without training or running it.
+
+    Args:
+        model: a name, a run, `FILE.py:NAME`, a design's YAML file, a line of layers, a network, or a function
+            `(in_channels, outputs) -> nn.Module`.
+        input_shape: of one image: `(channels, height, width)`, a side in px, or `"3x224x224"`; by default the model's
+            own, else 3x224x224.
+        against: another model, to be shown beside it.
+        batch: images in a step of training, for its memory.
+        outputs: classes, where the model does not say them; by default 1,000.
+        runs: where runs are looked up by name.
+
+    Returns:
+        What was found; it prints as a table, and shows itself in notebooks.
+
+    Raises:
+        UsageError: there is no such model, it cannot be built, or it does not take such images.
+
+    Example:
+        >>> inspect("conv 1->10 k3 | gap | flatten | linear 10", input_shape=28).parameters
+        210
+    """
+    shape = _image_shape(input_shape)
+
+    def looked(asked: str | nn.Module | ModelFunction) -> Inspection:
+        if isinstance(asked, str):
+            return look(open_model(asked, input_shape=shape, outputs=outputs, runs=Path(runs)), batch=batch)
+        return look(open_module(asked, input_shape=shape, outputs=outputs), batch=batch)
+
+    return looked(model) if against is None else SideBySide(looked(model), looked(against))
+
+
+def _image_shape(shape: str | int | Sequence[int] | None) -> Partly:
+    if shape is None:
+        return None, None, None
+    return parse_shape(str(shape) if isinstance(shape, (str, int)) else "x".join(map(str, shape)))
+
+
+def look(given: Given, *, batch: int = BATCH, depth: int | None = None, memory: bool = True) -> Inspection:
+    """Look at a model without running it.
+
+    Args:
+        given: as `open_model` returned it; left as it was.
+        batch: images in a training step.
+        depth: levels of modules that the folded table opens; None is as many as fit a screen.
+        memory: whether to find out what training takes, which takes about as long as the rest.
+
+    Raises:
+        UsageError: the network asks for values of the image, or fails on images of this size.
+    """
+    analysis = analyse(given.model, given.shape, name=given.name)
+    units = fold(analysis, depth=depth)
+    steps, why = _steps(given, batch) if memory else ((), "")
+    notes = [_assumption(given), *analysis.unknown, why, _unused(analysis)]
+    return Inspection(
+        name=given.name,
+        shape=given.shape,
+        notes=tuple(note for note in notes if note),
+        rows=rows(analysis, every(analysis)),
+        folded=rows(analysis, units),
+        trainable=analysis.parameters.trainable,
+        frozen=analysis.parameters.frozen,
+        macs=analysis.macs,
+        activation_bytes=analysis.activation_bytes,
+        inference_bytes=analysis.inference_bytes,
+        batch=batch,
+        steps=steps,
+        gates=analysis.fields.gates if analysis.fields else (),
+        statistics=analysis.fields.statistics if analysis.fields else (),
+        drawing=draw(analysis, units),
+        blocks=blocks(analysis, units),
+        sums=given.line.sums() if given.line else {},
+        record=_record(given, analysis, batch, steps),
+    )
+
+
+def _steps(given: Given, batch: int) -> tuple[tuple[Step, ...], str]:
+    """The memory of a training step by precision and optimiser, and why there is none."""
+    steps = []
+    try:
+        for precision in PRECISIONS:
+            taken = training_memory(given.model, given.shape, batch=batch, optimizer="none", precision=precision)
+            for optimizer in OPTIMIZERS:
+                each = taken.under(optimizer)
+                steps.append(
+                    Step(
+                        precision, optimizer, each.weights, each.gradients, each.optimizer, each.activations, each.peak
+                    )
+                )
+    except UsageError as error:
+        return (), f"The memory of training is not known: {error.message}"
+    return tuple(steps), ""
+
+
+def _assumption(given: Given) -> str:
+    if not given.assumed:
+        return ""
+    shape = "x".join(map(str, given.shape))
+    return f"No size of image was given, and the model names none: {shape} is assumed. --input CxHxW says another."
+
+
+def _unused(analysis: Analysis) -> str:
+    if not analysis.unused:
+        return ""
+    names = ", ".join(analysis.unused[:3]) + (
+        f" and {len(analysis.unused) - 3} more" if len(analysis.unused) > 3 else ""
+    )
+    return f"The pass does not read {names}."
+
+
+def _record(given: Given, analysis: Analysis, batch: int, steps: tuple[Step, ...]) -> Mapping[str, Any]:
+    """All of it in plain types."""
+    training = {"batch": batch, "steps": [asdict(step) for step in steps]}
+    extra = {"sums": given.line.sums()} if given.line else {}
+    return {**analysis.to_json(), "input_assumed": given.assumed, "training_memory": training, **extra}

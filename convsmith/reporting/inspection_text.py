@@ -1,0 +1,219 @@
+"""A network that was looked at, as tables of text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+from markupsafe import Markup
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from convsmith.reporting.formats import clean, percent, size
+from convsmith.reporting.inspection import Inspection, Row, Seen, SideBySide, amount, by
+from convsmith.reporting.inspection_compared import differing, figures
+from convsmith.reporting.svg import element
+
+WIDTH = 120
+
+
+def table(inspection: Inspection, *, every: bool = False) -> RenderableType:
+    """The layers, the totals, the memory and the notes.
+
+    Args:
+        inspection: of the network.
+        every: whether to show every layer rather than blocks and stages.
+    """
+    parts: list[RenderableType] = [
+        Text(_named(inspection), style="bold"),
+        _layers(inspection, inspection.rows if every else inspection.folded),
+        *_sums(inspection),
+        Text(),
+        *map(Text, totals(inspection)),
+    ]
+    if inspection.steps:
+        parts += [Text(), _memory(inspection)]
+    parts += [Text(f"Note: {clean(note)}") for note in inspection.notes]
+    return Group(*parts)
+
+
+def compared(ours: Inspection, theirs: Inspection) -> RenderableType:
+    """Two networks side by side: figures with differences, what is spent at each size, and which layers differ."""
+    shown = _plain("", "A", "B", "B - A")
+    for name, one, other, difference in figures(ours, theirs):
+        shown.add_row(name, one, other, difference)
+    named = [Text(f"{letter} is {_named(side)}") for letter, side in (("A", ours), ("B", theirs))]
+    parts: list[RenderableType] = [*named, Text(), shown, Text(), _sizes(ours, theirs)]
+    pairs = differing(ours, theirs)
+    if pairs is not None:
+        parts += [Text(), _pairs(pairs)]
+    parts += [Text(f"Note: {clean(note)}") for note in dict.fromkeys((*ours.notes, *theirs.notes))]
+    return Group(*parts)
+
+
+def as_text(shown: RenderableType, *, width: int = WIDTH) -> str:
+    """What is printed, as text without colours."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False, color_system=None).print(shown)
+    return stream.getvalue()
+
+
+def notebook(inspection: Inspection) -> str:
+    """The figures and the folded layers as HTML that needs no style."""
+    head = ("layer", "what it does", "gives", "parameters", "MACs", "share", "keeps", "discards", "sees px")
+    body = [_cells(inspection, row)[:9] for row in inspection.folded]
+    lines = [element("p", element("b", _named(inspection))), *(element("p", line) for line in totals(inspection))]
+    notes = [element("p", f"Note: {note}") for note in inspection.notes]
+    return str(element("div", *lines, _html_table(head, body), *notes))
+
+
+def notebook_compared(pair: SideBySide) -> str:
+    """The figures of two networks as HTML that needs no style."""
+    head = ("", pair.ours.name, pair.theirs.name, "difference")
+    return str(element("div", _html_table(head, figures(pair.ours, pair.theirs))))
+
+
+def _html_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> Markup:
+    top = element("thead", element("tr", *(element("th", cell) for cell in head)))
+    rows = [element("tr", *(element("td", cell) for cell in row)) for row in body]
+    return element("table", top, element("tbody", *rows))
+
+
+def totals(inspection: Inspection) -> list[str]:
+    """The figures of the whole network, a line each."""
+    frozen = (
+        f"{inspection.trainable:,} trainable, {inspection.frozen:,} frozen" if inspection.frozen else "all trainable"
+    )
+    lines = [
+        f"Parameters   {inspection.parameters:,} ({frozen})",
+        f"Cost         {amount(inspection.macs)} multiply-adds for one image (convolutions and products)",
+    ]
+    if inspection.stages:
+        lines.append(f"Sees         {_sees(inspection)}")
+    kept = f"; training keeps {size(inspection.activation_bytes)} of each image" if inspection.activation_bytes else ""
+    lines.append(f"Memory       {size(inspection.inference_bytes)} to answer for one image, weights included{kept}")
+    return lines
+
+
+def field_cells(seen: Seen | None) -> tuple[str, str, str]:
+    """Size, stride and offset of a receptive field, in pixels."""
+    if seen is None:
+        return "?", "?", "?"
+    if seen.whole:
+        return "all", "–", "–"
+    sides = f"{seen.height}" if seen.height == seen.width else f"{seen.height}x{seen.width}"
+    return sides, "uneven" if seen.stride is None else f"{seen.stride:g}", f"{seen.offset:g}"
+
+
+def discards_cell(row: Row) -> str:
+    """What a downsampling discards."""
+    if row.discards is None:
+        return ""
+    return percent(row.discards, 0 if row.discards in (0, 0.5, 0.75) else 1)
+
+
+def share_cell(part: int | None, whole: int | None) -> str:
+    """A share of a whole."""
+    return "?" if part is None or whole is None else percent(part / whole) if whole and part else ""
+
+
+def _sees(inspection: Inspection) -> str:
+    last = inspection.stages[-1]
+    told = (
+        f"{field_cells(last.field)[0]} px around each position of the last maps ({by(inspection.sides(last.output))})"
+    )
+    if inspection.gates:
+        told += f", besides {len(inspection.gates)} gates that see all"
+    return told
+
+
+def _layers(inspection: Inspection, rows: Sequence[Row]) -> Table:
+    shown = _plain(
+        "layer", "what it does", "gives", "parameters", "MACs", "share", "keeps", "discards", "sees", "stride", "offset"
+    )
+    for row in rows:
+        shown.add_row(*map(_safe, _cells(inspection, row)))
+    return shown
+
+
+def _cells(inspection: Inspection, row: Row) -> tuple[str, ...]:
+    more = f" ({row.layers} layers)" if row.layers > 1 else ""
+    return (
+        row.path or "(the network itself)", f"{row.detail}{more}", by(row.output),
+        f"{row.parameters:,}" if row.parameters else "", amount(row.macs) if row.macs != 0 else "",
+        share_cell(row.macs, inspection.macs),
+        "?" if row.activation_bytes is None else size(row.activation_bytes) if row.activation_bytes else "",
+        discards_cell(row), *field_cells(row.field),
+    )  # fmt: skip
+
+
+def _memory(inspection: Inspection) -> Table:
+    shown = _plain(
+        f"training, batch {inspection.batch}", "weights", "gradients", "optimiser", "activations", "at the most"
+    )
+    for step in inspection.steps:
+        shown.add_row(
+            f"{step.precision}, {step.optimizer}",
+            *map(size, (step.weights, step.gradients, step.state, step.activations, step.peak)),
+        )
+    return shown
+
+
+def _sums(inspection: Inspection) -> Iterable[RenderableType]:
+    if inspection.sums:
+        yield Text("\nHow the sizes come about:")
+        shown = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+        for name, sum_ in inspection.sums.items():
+            shown.add_row(_safe(name), _safe(sum_))
+        yield shown
+
+
+def _sizes(ours: Inspection, theirs: Inspection) -> Table:
+    shown = _plain("maps", *(f"{side} {what}" for what in ("MACs", "parameters", "keeps") for side in "AB"))
+    one, other = ({each.name: each for each in side.sizes} for side in (ours, theirs))
+    for name in sorted({**one, **other}, key=lambda name: -int(name.split()[0]) if name[0].isdigit() else 1):
+        pair = [one.get(name), other.get(name)]
+        shown.add_row(
+            name,
+            *("" if each is None else amount(each.macs) for each in pair),
+            *("" if each is None else amount(each.parameters) for each in pair),
+            *("" if each is None else size(each.activation_bytes) for each in pair),
+        )
+    return shown
+
+
+def _pairs(pairs: Sequence[tuple[str, Row | None, Row | None]]) -> RenderableType:
+    if not pairs:
+        return Text("The layers are alike.")
+    shown = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for column in ("layers that differ", "A", "B"):
+        shown.add_column(column, overflow="fold")
+    for path, one, other in pairs:
+        shown.add_row(_safe(path), *(_safe(_told(row)) for row in (one, other)))
+    return shown
+
+
+def _named(inspection: Inspection) -> str:
+    return f"{clean(inspection.name)} on an image of {by(inspection.shape)}"
+
+
+def _told(row: Row | None) -> str:
+    if row is None:
+        return "none"
+    return f"{row.detail}, gives {by(row.output)}, {row.parameters:,} parameters, {amount(row.macs)} MACs"
+
+
+def _plain(first: str, *columns: str) -> Table:
+    shown = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    shown.add_column(_safe(first), overflow="fold")
+    words = ("what it does", "gives")
+    for column in columns:
+        text = column in words
+        shown.add_column(_safe(column), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    return shown
+
+
+def _safe(text: str) -> str:
+    return escape(clean(text))

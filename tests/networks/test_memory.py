@@ -1,0 +1,238 @@
+"""Memory worked out by hand, measured on real runs, or published."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from convsmith.errors import UsageError
+from convsmith.networks.graph import record
+from convsmith.networks.memory import held_bytes, inference_bytes, kept_by_call, training_memory
+
+MIB = 2**20
+
+
+class Block(nn.Module):
+    """A residual block with a depthwise convolution, a gate and dropout."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1), nn.Sigmoid())
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        y = F.silu(self.norm(self.depthwise(x)))
+        return x + self.drop(y * self.gate(y))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True), Block(32),
+        nn.Conv2d(32, 64, 3, 2, 1), nn.GELU(), Block(64), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 64, 10),
+    )  # fmt: skip
+
+
+def kept_really(model: nn.Module, images: torch.Tensor) -> int:
+    """What a real forward pass leaves with autograd."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    found: dict[int, int] = {}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(images)
+    del output
+    return sum(found.values())
+
+
+def peak_really(step) -> int:
+    """Most bytes that the allocator gives out during a step more than before it."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def test_what_autograd_keeps_is_what_a_real_run_keeps():
+    model = network()
+    kept = kept_by_call(model, (3, 64, 64), batch=4)
+    assert sum(kept.values()) == kept_really(model, torch.zeros(4, 3, 64, 64))
+
+
+def test_what_is_kept_belongs_to_the_call_that_needs_it_first():
+    # A convolution keeps what it reads, a ReLU what it makes, which the next convolution reads.
+    model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 3, 1, bias=False))
+    assert kept_by_call(model, (2, 5, 5), batch=2) == {("0", 0): 2 * 2 * 25 * 4, ("1", 0): 2 * 4 * 25 * 4}
+    twice = nn.Sequential(model[0], model[1], model[2], nn.Conv2d(3, 2, 1), model[1])
+    assert set(kept_by_call(twice, (2, 5, 5), batch=2)) == {("0", 0), ("1", 0), ("3", 0), ("1", 1)}
+
+
+def test_what_a_forgotten_branch_needs_is_not_kept():
+    class Forgets(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.extra = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x):
+            self.extra(self.conv(x)).mean()
+            return self.conv(x)
+
+    assert kept_by_call(Forgets(), (2, 5, 5), batch=2) == {("conv", 0): 2 * 2 * 25 * 4}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_peak_of_training_is_that_of_a_real_run(precision):
+    model = network()
+    images, targets = torch.zeros(4, 3, 64, 64), torch.zeros(4, dtype=torch.long)
+
+    def step():
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = F.cross_entropy(model(images).float(), targets)
+        loss.backward()
+
+    step()
+    gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
+    # The first event frees the gradients of the step before.
+    measured = held_bytes(model) + images.nbytes + peak_really(step) + gradients
+    model.zero_grad()
+    memory = training_memory(model, (3, 64, 64), batch=4, optimizer="none", precision=precision)
+    assert memory.peak == pytest.approx(measured, rel=0.05)
+    assert memory.gradients == gradients
+    assert memory.weights == held_bytes(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("none", None),
+        ("sgd", lambda weights: torch.optim.SGD(weights)),
+        ("momentum", lambda weights: torch.optim.SGD(weights, momentum=0.9)),
+        ("adamw", lambda weights: torch.optim.AdamW(weights)),
+    ],
+)
+def test_optimisers_keep_what_real_ones_keep(name, made):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 36, 5))
+    model[0].requires_grad_(False)
+    state = 0
+    if made is not None:
+        optimizer = made(model.parameters())
+        model(torch.zeros(2, 3, 8, 8)).sum().backward()
+        optimizer.step()
+        kept = (value for state in optimizer.state.values() for value in state.values())
+        state = sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
+    memory = training_memory(model, (3, 8, 8), batch=2, optimizer=name)
+    plain = training_memory(model, (3, 8, 8), batch=2, optimizer="none")
+    assert memory.optimizer == state
+    assert memory.peak == plain.peak + state
+    assert plain.under(name) == memory
+    assert memory.under("none") == plain
+
+
+def test_frozen_parameters_have_no_gradients_and_keep_less():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5, bias=False))
+    whole = training_memory(model, (3, 8, 8), batch=2)
+    model[0].requires_grad_(False)
+    frozen = training_memory(model, (3, 8, 8), batch=2)
+    assert whole.gradients - frozen.gradients == whole.optimizer - frozen.optimizer == 8 * 27 * 4
+    assert whole.activations - frozen.activations == 2 * 3 * 64 * 4  # the images
+    model.requires_grad_(False)
+    assert training_memory(model, (3, 8, 8), batch=2).gradients == 0
+
+
+def test_gradients_that_are_there_already_change_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 500))
+    before = training_memory(model, (3, 8, 8), batch=2)
+    model(torch.zeros(2, 3, 8, 8)).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert training_memory(model, (3, 8, 8), batch=2) == before
+    assert all(parameter.grad is gradient for parameter, gradient in zip(model.parameters(), gradients, strict=True))
+
+
+def test_networks_with_several_outputs_are_trained_on_all():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            maps = self.first(x)
+            return {"maps": maps, "mean": maps.mean(), "classes": [self.second(maps.mean((2, 3)))]}
+
+    model = Two()
+    assert training_memory(model, (3, 8, 8), batch=2).gradients == sum(p.nbytes for p in model.parameters())
+
+
+def test_gradients_of_grouped_weights_are_gathered_in_blocks_where_channels_lie_last():
+    class Last(nn.Module):
+        def __init__(self, kernel):
+            super().__init__()
+            self.conv = nn.Conv2d(64, 64, kernel, padding=kernel // 2, groups=64, bias=False)
+
+        def forward(self, x):
+            return self.conv(x.contiguous(memory_format=torch.channels_last))
+
+    three, seven = (training_memory(Last(kernel), (64, 8, 8), batch=1, optimizer="none").peak for kernel in (3, 7))
+    block = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
+    weights = 64 * (49 - 9) * 4
+    # Beyond the weights, and the gradients which the kernel of 3x3 makes: the blocks, and the images' own gradient.
+    assert 64 * 49 * (block**2) * 4 == pytest.approx(seven - three - weights, rel=0.02)
+
+
+def test_an_unknown_optimiser_and_an_impossible_batch_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8))
+    with pytest.raises(UsageError, match="no optimiser 'lion'") as caught:
+        training_memory(model, (3, 8, 8), batch=2, optimizer="lion")
+    assert "adamw" in caught.value.mend
+    with pytest.raises(UsageError, match=r"1 \(BatchNorm2d\).*more than 1 value"):
+        training_memory(model, (3, 8, 8), batch=1)
+
+
+def test_the_peak_of_inference_by_hand():
+    # 1 -> 8 channels, then 8 -> 2 in place of the input's memory: images, both maps at once.
+    model = nn.Sequential(nn.Conv2d(1, 8, 1, bias=False), nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1, bias=False))
+    place = 2 * 5 * 5 * 4
+    weights = (8 + 16) * 4
+    assert held_bytes(model) == weights
+    assert inference_bytes(record(model, (1, 5, 5), batch=2), held_bytes(model)) == weights + (1 + 8 + 2) * place
+
+
+def test_the_peak_of_inference_is_that_of_a_real_run():
+    model = network().eval()
+    images = torch.zeros(4, 3, 64, 64)
+
+    def step():
+        with torch.no_grad():
+            model(images)
+
+    said = inference_bytes(record(model, (3, 64, 64), batch=4), held_bytes(model))
+    # oneDNN's copies, of one layer at a time, come on top.
+    assert said <= held_bytes(model) + images.nbytes + peak_really(step) <= 1.5 * said
+
+
+@pytest.mark.parametrize(
+    ("name", "mebibytes"),
+    [
+        ("efficientnet_b0", 2692),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("resnet50", 2622), ("convnext_tiny", 3331))),
+    ],
+)
+def test_known_networks_keep_what_is_known_of_them(name, mebibytes):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    kept = sum(kept_by_call(model, (3, 224, 224), batch=32).values())
+    assert kept / MIB == pytest.approx(mebibytes, abs=1)

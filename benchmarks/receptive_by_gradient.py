@@ -2,8 +2,8 @@
 
 A copy of the network is made positive, so that nothing cancels: weights are 1 / fan-in, biases 0, norms and activations
 leave numbers as they are, maxima become averages, and factors that are the same for all positions (squeeze-excite) are
-taken for constants. The pixels that then have a gradient, taken at one position of the last map, are its receptive
-field. All in float64, since the outermost pixels have gradients far below float32's smallest number.
+1. The pixels that then have a gradient, taken at one position of the last map, are its receptive field. All is in
+float64, since the outermost pixels have gradients far below float32's smallest number.
 
 It works for networks whose maps are `[N, C, H, W]` and whose activations and norms are torch's functions.
 
@@ -32,7 +32,7 @@ UNCHANGED = {
 }  # fmt: skip
 """Functions that return what they are given."""
 PRODUCTS = {"mul", "mul_", "__mul__", "__imul__", "__rmul__"}
-"""Where one factor has no places, it is taken for a constant."""
+"""Where one factor has no places, it is taken for 1."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,17 @@ class Positive(TorchFunctionMode):
             return args[0] if args else kwargs["input"]
         if "max_pool" in name:
             return _averaged(name, *args, **kwargs)
-        if name in PRODUCTS and all(isinstance(factor, Tensor) and factor.ndim == 4 for factor in args[:2]):
-            args = tuple(a.detach() if math.prod(a.shape[2:]) == 1 else a for a in args[:2])
+        if name in PRODUCTS and all(isinstance(factor, Tensor) for factor in args[:2]):
+            local = [factor for factor in args[:2] if not _placeless(factor)]
+            if len(local) == 1:
+                return local[0]  # times 1: numbers that multiply themselves would soon be infinite
         return func(*args, **kwargs)
+
+
+def _placeless(factor: Tensor) -> bool:
+    """Whether the last two dimensions of a map hold one number only, expanded or not."""
+    sides = zip(factor.shape[-2:], factor.stride()[-2:], strict=True)
+    return factor.ndim >= 4 and all(length == 1 or step == 0 for length, step in sides)
 
 
 def _averaged(
@@ -90,12 +98,13 @@ def made_positive(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def last_map(model: nn.Module, image: Tensor) -> Tensor:
+def last_map(model: nn.Module, image: Tensor, path: str | None = None) -> Tensor:
     """The last `[N, C, H, W]` with more than one place that a module returns, the network itself included.
 
     Args:
         model: as `made_positive` made it.
         image: of ones, float64, with gradients.
+        path: of the one module to look at; None for any.
     """
     maps: list[Tensor] = []
 
@@ -104,7 +113,7 @@ def last_map(model: nn.Module, image: Tensor) -> Tensor:
             maps[:] = [output]
 
     with ExitStack() as hooks, Positive():
-        for module in model.modules():
+        for module in model.modules() if path is None else (model.get_submodule(path),):
             hooks.callback(module.register_forward_hook(keep).remove)
         model(image)
     return maps[0]
@@ -123,7 +132,9 @@ def extents(maps: Tensor, image: Tensor, axis: int, places: Sequence[int]) -> li
     return found
 
 
-def measured(model: nn.Module, side: int, *, across: int = 64, axis: int = 0, channels: int = 3) -> Measured:
+def measured(
+    model: nn.Module, side: int, *, across: int = 64, axis: int = 0, channels: int = 3, path: str | None = None
+) -> Measured:
     """The receptive field of a network's last map along one side of the image.
 
     Args:
@@ -131,15 +142,18 @@ def measured(model: nn.Module, side: int, *, across: int = 64, axis: int = 0, ch
         side: of the image along that side, px; more than the field and some strides.
         across: its other side, px.
         axis: 0 for height, 1 for width.
+        path: of a module whose map is meant instead.
 
     Raises:
-        ValueError: the field reaches the border, so that its size is not seen.
+        ValueError: the field reaches the border, so that its size is not seen, or numbers became infinite.
     """
     sides = (side, across) if axis == 0 else (across, side)
     image = torch.ones((1, channels, *sides), dtype=torch.float64, requires_grad=True)
-    maps = last_map(made_positive(model), image)
+    maps = last_map(made_positive(model), image, path)
     middle = maps.shape[2 + axis] // 2
     (first, last), (following, end) = extents(maps, image, axis, (middle, middle + 1))
+    if not maps.isfinite().all():
+        raise ValueError("Numbers became infinite, so that gradients say nothing.")
     if first == 0 or end == side - 1 or last - first != end - following:
         raise ValueError(f"The field reaches the border of {side} px: pixels {first} to {end}.")
     stride = following - first

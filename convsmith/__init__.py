@@ -19,6 +19,7 @@ __version__ = "0.2.0"
 _PLACES = {
     "cross_validate": "convsmith.api",
     "inspect": "convsmith.api",
+    "lint": "convsmith.api",
     "load_cross_validation": "convsmith.api",
     "load_data": "convsmith.api",
     "load_run": "convsmith.api",
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "cross_validate",
     "inspect",
+    "lint",
     "load_cross_validation",
     "load_data",
     "load_run",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         Run,
         cross_validate,
         inspect,
+        lint,
         load_cross_validation,
         load_data,
         load_run,

@@ -21,6 +21,7 @@ from convsmith.images import SOURCES, Dataset
 from convsmith.pipeline import Code, Listener, Message, ModelFunction, Trained, silent
 from convsmith.pipeline.given_model import read_model, recipe_keys
 from convsmith.pipeline.inspecting import inspect as inspect
+from convsmith.pipeline.linting import lint as lint
 from convsmith.recipe import Data, Recipe, layer, load_layer
 from convsmith.records import Estimate, Finding
 from convsmith.reporting import write_report

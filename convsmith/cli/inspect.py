@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the drawing as Mermaid text.",
 )
+@click.option(
+    "--on", type=click.Path(path_type=Path), metavar="IMAGE", help="Draw what each stage sees of this picture."
+)
+@click.option("--weights", metavar="SOURCE", help="For --on: auto, none (drawn at random), a file or a folder.")
 @options.code
 @options.as_json
 @options.open_
@@ -67,6 +71,8 @@ def inspect(
     every: bool,
     html: Path | None,
     mermaid: Path | None,
+    on: Path | None,
+    weights: str | None,
     code: str | None,
     runs: Path,
     quiet: bool,
@@ -80,25 +86,35 @@ def inspect(
     convsmith inspect resnet50 --against convnext_tiny
     convsmith inspect "conv 3->64 k7 s2 p3 | maxpool 3 s2 p1 | conv 64 k3 p1" --input 224
     convsmith inspect mine.py:Net --arg width=32 --input 1x28x28 --html net.html --open
+    convsmith inspect last --on photo.jpg
     """
+    from convsmith.errors import UsageError
     from convsmith.networks import parse_arguments
     from convsmith.pipeline.given_model import open_model, parse_shape
     from convsmith.pipeline.inspecting import look
 
+    if open_ and html is None:
+        raise UsageError("--open opens the page, and none is written.", mend="Add --html FILE.")
+    if weights is not None and on is None:
+        raise UsageError("--weights is for --on: without a picture no values are looked at.", mend="Add --on IMAGE.")
     size = parse_shape(shape) if shape is not None else (None, None, None)
-    own = options.own_code(code)
+    common: dict[str, Any] = {"code": options.own_code(code), "input_shape": size, "outputs": outputs, "runs": runs}
+    given = parse_arguments(arguments)
+    opened = open_model(model, options=given, weights=None if on is None else weights or "auto", **common)
+    seen = None
+    if on is not None:
+        from convsmith.pipeline.seen_on import fields_on
 
-    def looked(text: str, given: dict[str, Any]) -> Inspection:
-        opened = open_model(text, options=given, code=own, input_shape=size, outputs=outputs, runs=runs)
-        return look(opened, batch=batch, depth=depth)
-
-    ours = looked(model, parse_arguments(arguments))
-    theirs = None if against is None else looked(against, {})
+        seen = fields_on(opened, on)
+    ours = look(opened, batch=batch, depth=depth, on=seen)
+    theirs = None if against is None else look(open_model(against, **common), batch=batch, depth=depth)
     if as_json:
-        told = dict(ours.record) if theirs is None else {"model": ours.record, "against": theirs.record}
+        told = ours.to_json() if theirs is None else {"model": ours.to_json(), "against": theirs.to_json()}
         click.echo(json.dumps(told, ensure_ascii=False, indent=1))
     else:
         _print(ours, theirs, every=every)
+    if seen is not None and on is not None and html is None:
+        _write(Path(f"{on.stem}-fields.png"), seen.sheet)
     if mermaid is not None:
         from convsmith.reporting.inspection_graph import mermaid as drawn
 
@@ -113,10 +129,10 @@ def inspect(
     options.hint(_following(model, ours, html), quiet=quiet)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
     from convsmith.run_folder import write_atomically
 
-    write_atomically(path, text.encode())
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
     click.echo(f"Written {path}", err=True)
 
 
@@ -130,6 +146,9 @@ def _following(model: str, shown: Inspection, html: Path | None) -> str:
 
 def _print(ours: Inspection, theirs: Inspection | None, *, every: bool) -> None:
     from convsmith.console import plain_console
-    from convsmith.reporting.inspection_text import compared, table
+    from convsmith.reporting.inspection_text import compared, fields, table
 
-    plain_console().print(table(ours, every=every) if theirs is None else compared(ours, theirs))
+    console = plain_console()
+    console.print(table(ours, every=every) if theirs is None else compared(ours, theirs))
+    if ours.pictures:
+        console.print(fields(ours))

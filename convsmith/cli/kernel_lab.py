@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convsmith.cli.kernel_picture import LabPicture, open_picture
 from convsmith.errors import UsageError
 from convsmith.networks.kernel_bank import KERNELS, kernel_named
-from convsmith.networks.kernel_match import Likeness, threshold
 from convsmith.networks.kernels import (
     POOLS,
     Padding,
@@ -23,8 +22,11 @@ from convsmith.networks.kernels import (
     pooled,
     window,
 )
-from convsmith.pipeline.first_layer import FirstLayer
 from convsmith.reporting.kernel_page import Example, KernelRecord, Learnt, LearntFilter, Place
+
+if TYPE_CHECKING:
+    from convsmith.networks.kernel_match import Likeness
+    from convsmith.pipeline.first_layer import FirstLayer
 
 FIRST = "sobel-vertical"
 """The kernel that the page begins with where none is named."""
@@ -63,6 +65,7 @@ class Lab:
     """A picture and what becomes of it.
 
     Args:
+        typed: what named the picture.
         picture: the picture.
         name, summary: of the kernel.
         kernel: `[kh, kw]`, None where only pooling is done.
@@ -73,6 +76,7 @@ class Lab:
         listed: whether no kernel and no pooling was named, so that all kernels are listed.
     """
 
+    typed: str
     picture: LabPicture
     name: str
     summary: str
@@ -207,7 +211,7 @@ def make_lab(
     output = settings.output(picture.values, numbers)
     place = _place(at, output) if at is not None else _telling(output, numbers)
     return Lab(
-        picture, name, entry.summary if entry else "", numbers, settings, output, place, at is not None, listed
+        image, picture, name, entry.summary if entry else "", numbers, settings, output, place, at is not None, listed
     )  # fmt: skip
 
 
@@ -242,6 +246,8 @@ def kept(layer: FirstLayer, index: int) -> float:
 
 
 def _learnt(lab: Lab, run: Any, layer: FirstLayer, like: list[list[Likeness]]) -> Learnt:
+    from convsmith.networks.kernel_match import threshold
+
     answers = layer.responses(_eight_bit(lab.picture))
     filters = [
         LearntFilter(

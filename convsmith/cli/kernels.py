@@ -138,14 +138,14 @@ def _write(html: Path, lab: Lab, learnt: tuple[Any, FirstLayer, list[list[Likene
 def _next(lab: Lab, html: Path | None) -> str:
     """What to type next: a kernel, one of its sums, or the page."""
     words = [word for word in options.typed() if word not in {"--json", "--quiet", "-q", "--debug"}]
-    again = shlex.join(("convsmith", *(words or ["kernels", lab.picture.name])))
+    again = shlex.join(("convsmith", *(words or ["kernels", lab.typed])))
     if lab.listed:
         return f"{again} --kernel sobel-vertical"
     if not lab.asked:
         return f"{again} --at {lab.place[0]},{lab.place[1]}"
     if html is None:
         return f"{again} --html lab.html   # a page on which the arrow keys move the window"
-    return f"convsmith kernels {options.quoted(lab.picture.name)} --pool max"
+    return f"convsmith kernels {options.quoted(lab.typed)} --pool max"
 
 
 def _print(lab: Lab) -> None:

@@ -317,9 +317,8 @@ def _squeezed(place: Place, share: float) -> Parts:
     if not share:
         return ()
     activation = place.style.activation
-    width = max(1, int(place.in_channels * share))
-    node = SqueezeExcite(width=width) if activation == "none" else SqueezeExcite(width=width, activation=activation)
-    return (("attention", node),)
+    inner = max(1, int(place.in_channels * share))
+    return (("attention", SqueezeExcite(width=inner, activation="relu" if activation == "none" else activation)),)
 
 
 def _inverted(place: Place, parts: Parts) -> Node:

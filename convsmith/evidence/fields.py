@@ -41,13 +41,15 @@ def effective_fields(
     and images, its root is the map of weights: how much noise in a pixel would move the features. Luo et al. average
     over images, and take one feature; nine positions do for one image what several images would.
 
-    The effective size is the side of the smallest square about the middle that holds a share of the sum of all weights,
-    which is the criterion of Ding et al. 2022 ("Scaling up your kernels to 31x31", section 4.4) with a square.
+    The effective size is the side of the smallest square about the middle from which a share of the variance comes that
+    independent noise in all pixels would cause in the features: the share of the squared weights. On trained networks
+    it is about the size of Luo et al., the root of the number of pixels above 4.55 % of the largest weight (181 and 182
+    px at the end of EfficientNet-Lite0, 71 and 78 of SqueezeNet), but does not hang on a single largest pixel.
 
     Args:
         model: a network with its real weights, used in inference mode and left as it was.
         images: float32 `[N, C, H, W]`, prepared as the network takes them; one is enough.
-        share: of the weights, above 0 and below 1.
+        share: of the variance, above 0 and below 1.
         seed: of the signs.
         progress: called with stages done and all stages.
 
@@ -145,7 +147,7 @@ def _seen(fields: Fields, stage: StageMap, weights: np.ndarray, share: float) ->
 
 
 def effective_side(weights: np.ndarray, centre: tuple[float, float], share: float = SHARE) -> int:
-    """Pixels of the side of the smallest square about a centre that holds a share of the sum of weights.
+    """Pixels of the side of the smallest square about a centre that holds a share of the sum of squared weights.
 
     Args:
         weights: not negative, `[H, W]`, not all zero.
@@ -155,7 +157,7 @@ def effective_side(weights: np.ndarray, centre: tuple[float, float], share: floa
     rows, columns = np.ogrid[: weights.shape[0], : weights.shape[1]]
     away = np.maximum(np.abs(rows - centre[0]), np.abs(columns - centre[1])).ravel()
     order = np.argsort(away, kind="stable")
-    held = np.cumsum(weights.ravel()[order])
+    held = np.cumsum(np.square(weights.ravel()[order]))
     return int(2 * away[order[np.searchsorted(held, share * held[-1])]] + 1)
 
 

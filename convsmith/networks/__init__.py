@@ -12,6 +12,7 @@ from convsmith.networks.listing import Listing, list_models, match_models
 from convsmith.networks.loading import load_pretrained
 from convsmith.networks.own import check_output, code_sha256, load_own, parse_arguments
 from convsmith.networks.pretrained import Pretrained, describe_weights
+from convsmith.networks.receptive import Field, Fields, last_map, receptive_fields, stage_maps
 from convsmith.networks.signal import Signal, signal_through_depth
 from convsmith.networks.stages import Stage, stages
 from convsmith.networks.weights import Found, find_weights, read_weights, sha256_of
@@ -25,6 +26,8 @@ __all__ = [
     "MODELS",
     "NODES",
     "PRESETS",
+    "Field",
+    "Fields",
     "Fitted",
     "Found",
     "Head",
@@ -49,6 +52,7 @@ __all__ = [
     "fit_design",
     "head_inputs",
     "initialise",
+    "last_map",
     "layer_parameters",
     "layer_shape",
     "list_models",
@@ -60,6 +64,7 @@ __all__ = [
     "parse_arguments",
     "preset",
     "read_weights",
+    "receptive_fields",
     "refuse_options",
     "replace_head",
     "residual_ends",
@@ -68,5 +73,6 @@ __all__ = [
     "sha256_of",
     "signal_through_depth",
     "size_options",
+    "stage_maps",
     "stages",
 ]

@@ -56,7 +56,7 @@ class Concat(nn.Module):
 class LayerScale(nn.Module):
     """A learnt factor for each channel (Touvron et al. 2021, "Going deeper with image transformers", equation 8).
 
-    `[N, C, H, W]` stays so; the factors are `[C, 1, 1]`.
+    `[N, C, H, W]` stays so; the factors are `[C]`, of one dimension as what weight decay leaves alone.
 
     Args:
         channels: C.
@@ -65,10 +65,10 @@ class LayerScale(nn.Module):
 
     def __init__(self, channels: int, initial: float = 1e-6) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((channels, 1, 1), initial))
+        self.scale = nn.Parameter(torch.full((channels,), initial))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.scale
+        return x * self.scale[:, None, None]
 
 
 class PadChannels(nn.Module):

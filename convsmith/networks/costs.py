@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from convsmith.design import ConvNet
-from convsmith.networks.analysis import analyse, count_macs, count_parameters
+from convsmith.networks.analysis import Analysis, analyse, count_macs, count_parameters
 from convsmith.networks.convnet import build_design
 from convsmith.networks.receptive import Field, last_map
 
@@ -95,7 +95,11 @@ def costs(model: nn.Module, shape: Sequence[int]) -> Costs:
     Raises:
         UsageError: it asks for values of the image, or fails on images of this size.
     """
-    known = analyse(model, shape)
+    return costs_from(analyse(model, shape))
+
+
+def costs_from(known: Analysis) -> Costs:
+    """The costs of a network that was analysed."""
     last = last_map(known.graph, known.fields)
     field = None if last is None else known.fields.of(last)
     return Costs(known.parameters.total, known.macs, known.activation_bytes, field)

@@ -141,12 +141,16 @@ def tensors_in(item: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str) -> UsageError:
+SIZE_MEND = "Give the input size that it is made for: --input CxHxW."
+
+
+def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str, mend: str = SIZE_MEND) -> UsageError:
     """Why a pass over fake images failed, in one line, with the module in which it did.
 
     Args:
         shape: of one image.
         path: of the innermost module that was being called.
+        mend: what to do about it, unless it asks for values of the image.
     """
     place = f" in {path} ({type(model.get_submodule(path)).__name__})" if path else ""
     if any(kind in type(error).__name__ for kind in ("DataDependent", "DynamicOutputShape")):
@@ -157,7 +161,7 @@ def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str)
     reason = " ".join(str(error).split())[:300]
     return UsageError(
         f"{type(model).__name__} fails on images of {'x'.join(map(str, shape))}{place}: {reason}.",
-        mend="Give the input size that it is made for: --input CxHxW.",
+        mend=mend,
     )
 
 

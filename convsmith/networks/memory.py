@@ -3,8 +3,8 @@
 Each piece of memory is counted from its birth to its death, as Python and autograd would hold it: in inference by the
 recorded graph, in training by a forward and a backward pass over fake tensors. What PyTorch takes before the first
 image comes on top, and what kernels take for a moment: on a processor, oneDNN copies what a convolution reads and makes
-into layouts of its own, one layer at a time. Of that only what grows with the weights alone is counted (see
-`_workspace`), since it is the same for a small batch, and then large.
+into layouts of its own, one layer at a time. Of that only what is made of weights is counted (see `_workspace`), since
+it does not shrink with the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.errors import UsageError
 from convsmith.networks.graph import Graph
-from convsmith.networks.imagined import Imagined, Storages, imagined, refusal, tensors_in, watched
+from convsmith.networks.imagined import SIZE_MEND, Imagined, Storages, imagined, refusal, tensors_in, watched
 
 Optimizer = Literal["none", "sgd", "momentum", "adamw"]
 Precision = Literal["float32", "bfloat16"]
@@ -86,7 +86,8 @@ def training_memory(
         ledger, kept = _Ledger(fake), _Kept(fake)
         weights = ledger.now
         with ledger:
-            output = _forward(model, fake.images(batch, shape), kept, precision)
+            images = fake.images(batch, shape)  # which the caller of a step holds until its end
+            output = _forward(model, images, kept, precision)
             with _autocast(fake.device, precision), kept.hooks():
                 loss = _loss(output)
             activations = kept.total
@@ -155,10 +156,9 @@ class _Ledger(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tensors_in(result):
             self._count(tensor)
-        work = (
-            _workspace(args[1], args[2], args[6], args[9]) if func is torch.ops.aten.convolution_backward.default else 0
-        )
-        self.peak = max(self.peak, self.now + work)
+        if func is torch.ops.aten.convolution_backward.default:
+            self.peak = max(self.peak, self.now + _workspace(args[1], args[2], args[4], args[6], args[9]))
+        self.peak = max(self.peak, self.now)
         return result
 
     def _count(self, tensor: Tensor) -> None:
@@ -171,22 +171,27 @@ class _Ledger(TorchDispatchMode):
         self.now -= self._bytes.pop(number, 0)
 
 
-def _workspace(images: Tensor, weight: Tensor, dilation: Sequence[int], groups: int) -> int:
-    """Bytes in which oneDNN gathers the gradient of a grouped convolution's weights, if the images lie channels last.
+def _workspace(images: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> int:
+    """Bytes that oneDNN takes for a moment for the gradient of a convolution's weights, on a processor.
 
-    It lays each group out in blocks of 16 x 16 channels (8 x 8 without AVX-512), so 256 times their size where groups
-    have one channel; in bfloat16 it adds up in float32. Depthwise convolutions of 3x3 have a kernel of their own.
-    Measured with PyTorch 2.14.
+    It makes it in a layout of its own, in bfloat16 from sums in float32, and copies it; where images lie channels last,
+    it also copies the weights. Groups are then laid out in blocks of 16 x 16 channels (8 x 8 without AVX-512): 256
+    times their size where they have one channel, but for 3x3, which has a kernel of its own. What it takes for images
+    is small by comparison where the peak is, at the end of the network. Measured with PyTorch 2.14.
     """
-    if images.device.type != "cpu" or images.ndim != 4 or groups == 1 or images.is_contiguous():
+    if images.device.type != "cpu" or images.ndim != 4:
         return 0
     outputs, inputs, *kernel = weight.shape
-    own = inputs == 1 and outputs == groups and max(kernel) <= 3 and max(dilation) == 1
-    if own or not images.is_contiguous(memory_format=torch.channels_last):
-        return 0
+    full = weight.dtype == torch.float32
+    last = images.stride(1) == 1 != images.stride(3)
+    if full and max(*kernel, *stride) == 1 == torch.get_num_threads() and groups == 1 and images.shape[0] < 16:
+        return 0  # PyTorch's own kernel
+    if not last or groups == 1 or (inputs == 1 and outputs == groups and max(kernel) <= 3 and max(dilation) == 1):
+        return weight.numel() * ((12 if full else 6) if last and groups == 1 else 4)
     block = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
-    channels = math.ceil(inputs / block) * math.ceil(outputs / groups / block) * block**2
-    return groups * channels * math.prod(kernel) * (4 if weight.dtype == torch.float32 else 6)
+    blocks = groups * math.ceil(inputs / block) * math.ceil(outputs / groups / block) * block**2 * math.prod(kernel)
+    positions = math.prod(images.shape[2:]) * (1 + 1 / math.prod(stride))
+    return 4 * blocks if full else 6 * blocks + round(2 * block * groups * positions)
 
 
 class _Kept:
@@ -245,7 +250,11 @@ def _forward(model: nn.Module, images: Tensor, kept: _Kept, precision: Precision
         try:
             return model(images)
         except Exception as error:
-            raise refusal(model, tuple(images.shape[1:]), error, kept.place) from error
+            shape, mend = (
+                tuple(images.shape[1:]),
+                "Train with at least 2 images in a batch." if len(images) == 1 else SIZE_MEND,
+            )
+            raise refusal(model, shape, error, kept.place, mend) from error
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from convsmith.errors import UsageError
 from convsmith.networks.graph import Operation, Ref, Value, _Recorder
-from convsmith.networks.imagined import imagined, watched
+from convsmith.networks.imagined import ValuesNeeded, imagined, watched
 from convsmith.networks.sizes import Window, explain_sides, least_size, padding_for
 
 SUMS = {"add", "sub", "mul", "div", "where", "maximum", "minimum"}
@@ -60,6 +61,28 @@ def size_error(model: nn.Module, shape: Sequence[int]) -> Mismatch | None:
         if (side := next(good, None)) is not None:
             mends.append(f"images of {'at least ' if cause.smallest else ''}{side}x{side}")
     return Mismatch(failed.place, cause.says, f"Use {' or '.join(mends)}." if mends else "")
+
+
+@contextmanager
+def explaining_sizes(model: nn.Module, shape: Sequence[int]) -> Iterator[None]:
+    """Within, a pass over fake images of some shape that fails for their size is refused with what `size_error` says.
+
+    PyTorch logs such a failure, with its traceback, before it raises it; within, it does not.
+    """
+    try:
+        with _unlogged():
+            yield
+    except ValuesNeeded:
+        raise
+    except UsageError as error:
+        found = size_error(model, shape)
+        if found is None:
+            raise
+        where = f" in {found.place} ({type(model.get_submodule(found.place)).__name__})" if found.place else ""
+        raise UsageError(
+            f"{type(model).__name__} fails on images of {_by(shape)}{where}: {found.says}.",
+            mend=found.mend or error.mend,
+        ) from error
 
 
 def windows_of(operation: Operation, values: Sequence[Value]) -> tuple[Window, Window] | None:

@@ -41,11 +41,10 @@ def start_as_nothing(node: design.Node, module: nn.Module, after: str) -> int:
         case design.Concat(parts=(("old", design.Sequence(parts=())), ("new", new))):
             return design.channels_after(new, 0)  # its last convolution says so
         case design.Conv(stride=1) if node.kernel % 2 and node.padding in (None, node.dilation * (node.kernel // 2)):
-            layer = module
-            if isinstance(layer, nn.Conv2d) and layer.in_channels == layer.out_channels:
-                nn.init.dirac_(layer.weight, layer.groups)
-                if layer.bias is not None:
-                    layer.bias.zero_()
+            if isinstance(module, nn.Conv2d) and module.in_channels == module.out_channels:
+                nn.init.dirac_(module.weight, module.groups)
+                if module.bias is not None:
+                    module.bias.zero_()
                 return 0
         case design.Norm(kind="batch"):
             assert isinstance(module, nn.BatchNorm2d)
@@ -57,7 +56,7 @@ def start_as_nothing(node: design.Node, module: nn.Module, after: str) -> int:
         case design.Dropout() | design.DropBlock() | design.StochasticDepth():
             return 0
     raise UsageError(
-        f"A new block that has a {node.type} cannot start as nothing, so the answers cannot be kept.",
+        f"A new block with a layer of kind {node.type!r} cannot start as nothing, so the answers cannot be kept.",
         mend="Residual, bottleneck, pre-activation, MBConv, ConvNeXt, dense and plain blocks with batch norm can.",
     )
 

@@ -83,7 +83,7 @@ def fit_design(size: int, channels: int, images: int, classes: int) -> Fitted:
     width = 48 if rich else 32
     network = _pyramid(width, halvings, early=early)
     last = network.stages[-1]
-    if classes > last.width:
+    if last.width is not None and classes > last.width:
         wide = last.model_copy(update={"width": max(last.width, min(512, 16 * math.ceil(classes / 16)))})
         network = network.model_copy(update={"stages": (*network.stages[:-1], wide)})
     end = f"{size} px to about {size / 2**halvings:.0f}"

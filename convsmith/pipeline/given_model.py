@@ -7,7 +7,7 @@ file ends in `.py` or `.yaml`, a run is a folder or a name in the folder of runs
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class Given:
         name: what to call it.
         model: the network; without values where they were not asked for.
         shape: of one image, `(channels, height, width)`.
-        assumed: whether that shape is neither the user's nor the model's own.
+        assumed: what of that shape is neither the user's nor the model's own: all of it, its channels, or nothing.
         asked: what it was opened from.
         line: the layers of a written line, None for other models.
         weights: where its values come from, in words; empty where it has none.
@@ -76,7 +76,7 @@ class Given:
     name: str
     model: nn.Module
     shape: Shape
-    assumed: bool
+    assumed: str
     asked: Asked
     line: Line | None = None
     weights: str = ""
@@ -163,6 +163,13 @@ def parse_shape(text: str) -> Partly:
     return sides[0], sides[1], sides[2]
 
 
+def image_shape(shape: str | int | Sequence[int] | None) -> Partly:
+    """The shape of an image as given in Python: `(channels, height, width)`, a side, or text for `parse_shape`."""
+    if shape is None:
+        return None, None, None
+    return parse_shape(str(shape) if isinstance(shape, (str, int)) else "x".join(map(str, shape)))
+
+
 def open_model(
     text: str,
     *,
@@ -199,7 +206,7 @@ def open_model(
             shape, assumed = _shape(input_shape, (channels_of(asked.text), None, None))
             read = read_line(asked.text, shape, outputs=outputs or OUTPUTS)
             with torch.device("meta" if weights is None else "cpu"), untouched():
-                return Given(asked.text, read.network(), shape, assumed, asked, line=read)
+                return Given(asked.text, read.network(), shape, assumed, asked, line=read, weights=_drawn(weights))
     shape, assumed = _shape(input_shape, (None, None, None))
     with untouched():
         if asked.network is not None:
@@ -209,7 +216,7 @@ def open_model(
             model = load_own(
                 asked.code.path, asked.code.name, asked.code.options, in_channels=shape[0], outputs=outputs or OUTPUTS
             )
-    return Given(asked.text, model, shape, assumed, asked)
+    return Given(asked.text, model, shape, assumed, asked, weights=_drawn(weights))
 
 
 def open_module(
@@ -256,7 +263,7 @@ def _open_run(asked: Asked, code: Code | None, shape: Partly, outputs: int | Non
     else:
         model, says = load_trained(asked.run, code=code, device="cpu").model, "as trained"
     mean, std = settled(recipe.image.mean), settled(recipe.image.std)
-    return Given(asked.run.path.name, model, _shape(shape, own)[0], False, asked, weights=says, mean=mean, std=std)
+    return Given(asked.run.path.name, model, _shape(shape, own)[0], "", asked, weights=says, mean=mean, std=std)
 
 
 def _open_name(
@@ -276,14 +283,17 @@ def _open_name(
     described = describe_weights(str(found), classes=False) if found.library != "convsmith" else None
     made, assumed = _shape(shape, _made_for(found) if described is None else described.input_size)
     count = outputs or (described.outputs if described is not None else 0) or OUTPUTS
-    sized = {**size_options(asked.text, made[1]), **asked.options}
+    sized: dict[str, Any] = {**size_options(asked.text, made[2]), **size_options(asked.text, made[1])}
+    if "img_size" in sized:  # of timm's, which may be other than square
+        sized["img_size"] = made[1:]
+    sized |= asked.options
     says, mean, std = "", None, None
     if weights is None:
         model = build_empty(asked.text, made[0], count, **sized)
     elif weights == "none" or described is None:
         with untouched():
             model = build_named(asked.text, made[0], count, **sized)
-        says = "drawn at random"
+        says = _drawn(weights)
     else:
         from convsmith.networks import find_weights, load_pretrained
 
@@ -296,11 +306,17 @@ def _open_name(
     return Given(str(found), model, made, assumed, asked, weights=says, mean=mean, std=std)
 
 
-def _shape(given: Partly, own: Partly) -> tuple[Shape, bool]:
-    """A whole shape: what was given, else the model's own, else the one that is assumed; and whether it had to be."""
+def _shape(given: Partly, own: Partly) -> tuple[Shape, str]:
+    """A whole shape: what was given, else the model's own, else the one that is assumed; and what had to be."""
     sides = [known if known is not None else its for known, its in zip(given, own, strict=True)]
     channels, height, width = (side if side is not None else other for side, other in zip(sides, ASSUMED, strict=True))
-    return (channels, height, width), None in sides
+    if None in sides[1:]:
+        return (channels, height, width), f"{channels}x{height}x{width}"
+    return (channels, height, width), "" if sides[0] is not None else f"{channels} channels"
+
+
+def _drawn(weights: str | None) -> str:
+    return "" if weights is None else "drawn at random"
 
 
 def _made_for(name: Any) -> Partly:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -13,10 +13,15 @@ from convsmith.errors import UsageError
 from convsmith.networks.analysis import Analysis, analyse
 from convsmith.networks.drawing import blocks, draw
 from convsmith.networks.memory import Optimizer, Precision, training_memory
-from convsmith.networks.outline import every, fold, rows
+from convsmith.networks.mismatch import explaining_sizes
+from convsmith.networks.outline import every, fold, rows, seen
+from convsmith.networks.receptive import last_map
 from convsmith.pipeline.build import ModelFunction
-from convsmith.pipeline.given_model import Given, Partly, open_model, open_module, parse_shape
-from convsmith.reporting.inspection import Inspection, SideBySide, Step
+from convsmith.pipeline.given_model import Given, image_shape, open_model, open_module
+from convsmith.reporting.inspection import Inspection, Last, SideBySide, Step
+
+if TYPE_CHECKING:
+    from convsmith.pipeline.seen_on import SeenOn
 
 BATCH = 32
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -54,7 +59,7 @@ def inspect(
         >>> inspect("conv 1->10 k3 | gap | flatten | linear 10", input_shape=28).parameters
         210
     """
-    shape = _image_shape(input_shape)
+    shape = image_shape(input_shape)
 
     def looked(asked: str | nn.Module | ModelFunction) -> Inspection:
         if isinstance(asked, str):
@@ -64,13 +69,9 @@ def inspect(
     return looked(model) if against is None else SideBySide(looked(model), looked(against))
 
 
-def _image_shape(shape: str | int | Sequence[int] | None) -> Partly:
-    if shape is None:
-        return None, None, None
-    return parse_shape(str(shape) if isinstance(shape, (str, int)) else "x".join(map(str, shape)))
-
-
-def look(given: Given, *, batch: int = BATCH, depth: int | None = None, memory: bool = True) -> Inspection:
+def look(
+    given: Given, *, batch: int = BATCH, depth: int | None = None, memory: bool = True, on: SeenOn | None = None
+) -> Inspection:
     """Look at a model without running it.
 
     Args:
@@ -78,11 +79,13 @@ def look(given: Given, *, batch: int = BATCH, depth: int | None = None, memory: 
         batch: images in a training step.
         depth: levels of modules that the folded table opens; None is as many as fit a screen.
         memory: whether to find out what training takes, which takes about as long as the rest.
+        on: a picture that its receptive fields were drawn on.
 
     Raises:
         UsageError: the network asks for values of the image, or fails on images of this size.
     """
-    analysis = analyse(given.model, given.shape, name=given.name)
+    with explaining_sizes(given.model, given.shape):
+        analysis = analyse(given.model, given.shape, name=given.name)
     units = fold(analysis, depth=depth)
     steps, why = _steps(given, batch) if memory else ((), "")
     notes = [_assumption(given), *analysis.unknown, why, _unused(analysis)]
@@ -105,7 +108,18 @@ def look(given: Given, *, batch: int = BATCH, depth: int | None = None, memory: 
         blocks=blocks(analysis, units),
         sums=given.line.sums() if given.line else {},
         record=_record(given, analysis, batch, steps),
+        last=_last(analysis),
+        pictures=on.stages if on else (),
+        values=given.weights if on else "",
     )
+
+
+def _last(analysis: Analysis) -> Last | None:
+    value = None if analysis.fields is None else last_map(analysis.graph, analysis.fields)
+    if value is None or analysis.fields is None:
+        return None
+    shape = analysis.graph.values[value].shape[1:]
+    return Last(tuple(shape), seen(analysis.fields.of(value)), analysis.fields.reason(value))
 
 
 def _steps(given: Given, batch: int) -> tuple[tuple[Step, ...], str]:
@@ -129,8 +143,10 @@ def _steps(given: Given, batch: int) -> tuple[tuple[Step, ...], str]:
 def _assumption(given: Given) -> str:
     if not given.assumed:
         return ""
-    shape = "x".join(map(str, given.shape))
-    return f"No size of image was given, and the model names none: {shape} is assumed. --input CxHxW says another."
+    other = "--input CxHxW says another."
+    if given.assumed.endswith("channels"):
+        return f"The images are assumed to have {given.assumed}. {other}"
+    return f"No size of image was given, and the model names none: {given.assumed} is assumed. {other}"
 
 
 def _unused(analysis: Analysis) -> str:
@@ -146,4 +162,4 @@ def _record(given: Given, analysis: Analysis, batch: int, steps: tuple[Step, ...
     """All of it in plain types."""
     training = {"batch": batch, "steps": [asdict(step) for step in steps]}
     extra = {"sums": given.line.sums()} if given.line else {}
-    return {**analysis.to_json(), "input_assumed": given.assumed, "training_memory": training, **extra}
+    return {**analysis.to_json(), "input_assumed": bool(given.assumed), "training_memory": training, **extra}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convsmith.networks.lint import Evidence, lint
-from convsmith.pipeline.given_model import Given, Partly, open_model, read_model
+from torch import nn
+
+from convsmith.networks.lint import Evidence
+from convsmith.networks.lint import lint as faults
+from convsmith.pipeline.build import ModelFunction
+from convsmith.pipeline.given_model import Given, Partly, image_shape, open_model, open_module, read_model
 from convsmith.pipeline.messages import Listener, silent
 from convsmith.recipe import Data
 from convsmith.records import Finding
@@ -43,8 +47,47 @@ class Judged:
         }
 
 
+def lint(
+    model: str | nn.Module | ModelFunction,
+    *,
+    input_shape: str | int | Sequence[int] | None = None,
+    data: str | Path | None = None,
+    batch: int | None = None,
+    outputs: int | None = None,
+    off: Collection[str] = (),
+    runs: str | Path = "runs",
+) -> list[Finding]:
+    """Find faults in a network's design, without training or running it.
+
+    Args:
+        model: a name, a run, `FILE.py:NAME`, a design's YAML file, a line of layers, a network, or a function
+            `(in_channels, outputs) -> nn.Module`.
+        input_shape: of one image: `(channels, height, width)`, a side in px, or `"3x224x224"`; by default the model's
+            own, else 3x224x224.
+        data: images it is meant for, whose classes and sizes are judged with it.
+        batch: images in a step on each device.
+        outputs: classes; by default those of the data, else what the model is made for, else 1,000.
+        off: ids of rules that are not asked.
+        runs: where runs are looked up by name.
+
+    Returns:
+        The gravest first; each says what it saw, and holds figures, layers and the mend.
+
+    Raises:
+        UsageError: there is no such model or rule, it cannot be built, or it does not take such images.
+
+    Example:
+        >>> [finding.rule for finding in lint("conv 3->8 k7 | gap | flatten | linear 8 | softmax", input_shape=9)]
+        ['softmax-before-loss']
+    """
+    images = None if data is None else Data(source=str(data))
+    shape = image_shape(input_shape)
+    found = judge(model, data=images, input_shape=shape, outputs=outputs, batch=batch, off=off, runs=Path(runs))
+    return list(found.findings)
+
+
 def judge(
-    text: str,
+    model: str | nn.Module | ModelFunction,
     *,
     data: Data | None = None,
     input_shape: Partly = (None, None, None),
@@ -52,19 +95,21 @@ def judge(
     batch: int | None = None,
     off: Collection[str] = (),
     tell: Listener = silent,
+    runs: Path = Path("runs"),
     **opening: Any,
 ) -> Judged:
     """Open a model and judge it.
 
     Args:
-        text: a MODEL, see `given_model`.
+        model: a MODEL, see `given_model`, a network, or a function that makes one.
         data: images it is meant for; they are read and looked at as before a training.
         input_shape: of one image; see `open_model`.
         outputs: classes; those of the data where None.
         batch: images a step on each device.
         off: ids of rules that are switched off.
         tell: who listens to the look at the data.
-        opening: further arguments of `open_model`: `options`, `code`, `runs`.
+        runs: where runs are looked up by name.
+        opening: further arguments of `open_model`: `options` and `code`.
 
     Raises:
         UsageError, DataError, RunError: as `open_model`, the look at the data and `lint` do.
@@ -76,8 +121,11 @@ def judge(
         prepared = prepare(data, tell)
         classes = len(prepared.dataset.classes)
         side = int(min(prepared.audit["sizes"][axis]["median"] for axis in ("width", "height")))
-    trained = read_model(text, options=opening.get("options"), runs=opening.get("runs", Path("runs"))).kind == "run"
-    wanted = outputs if outputs is not None or trained else classes
-    given = open_model(text, input_shape=input_shape, outputs=wanted, **opening)
-    found = lint(Evidence(given.model, given.shape, batch, classes, side), off=off)
+    if isinstance(model, str):
+        trained = read_model(model, options=opening.get("options"), runs=runs).kind == "run"
+        wanted = outputs if outputs is not None or trained else classes
+        given = open_model(model, input_shape=input_shape, outputs=wanted, runs=runs, **opening)
+    else:
+        given = open_module(model, input_shape=input_shape, outputs=outputs or classes)
+    found = faults(Evidence(given.model, given.shape, batch, classes, side), off=off)
     return Judged(given, tuple(found), (data.source or "") if data else "", classes, side)

@@ -121,6 +121,30 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Last:
+    """The last maps, or tokens, before they are pooled: what they see is what is meant by a network's field.
+
+    Args:
+        output: their shape for one image.
+        field: None is not known.
+        reason: why it is not.
+    """
+
+    output: tuple[int, ...]
+    field: Seen | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FieldPicture:
+    """What a stage sees of the user's picture: the stage's name, a sentence, and a PNG."""
+
+    name: str
+    sentence: str
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A network that was looked at.
 
@@ -138,10 +162,12 @@ class Inspection:
         steps: memory of training, by precision and optimiser; empty where it is not known.
         gates: modules in which a global branch multiplies a local map, so that the receptive fields leave it out.
         statistics: norms that look at all positions, which the receptive fields leave out.
+        last: the last maps; None where there are none.
         sums: how layers come to their sizes, by path; only for a written line.
         drawing: of the folded network.
         blocks: the kinds of block in it.
-        pictures: receptive fields on the user's picture: caption, PNG and words, from the image on.
+        pictures: what the stages see of the user's picture, from the image on.
+        values: where the network's values came from for that, in words.
     """
 
     name: str
@@ -160,8 +186,11 @@ class Inspection:
     statistics: tuple[str, ...]
     drawing: Drawing
     blocks: tuple[Block, ...]
+    last: Last | None = None
     sums: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[FieldPicture, ...] = ()
+    values: str = ""
 
     @property
     def parameters(self) -> int:
@@ -178,6 +207,21 @@ class Inspection:
             if sides not in most or most[sides][1].height < row.field.height:
                 most[sides] = row, row.field
         return tuple(row for row, _ in most.values())
+
+    def field_of_last(self) -> str:
+        """What the last maps see, as a clause: `each position of the last 7 × 7 maps can depend on ...`."""
+        if self.last is None:
+            return "it has no maps in which places are told apart"
+        maps = f"{by(sides)} maps" if (sides := self.sides(self.last.output)) else f"{self.last.output[0]} tokens"
+        each, field = f"each position of the last {maps}", self.last.field
+        if field is None:
+            return f"what {each} can depend on is not known: {self.last.reason}"
+        if field.whole:
+            return f"{each} can depend on all of the image"
+        wide, side = max(field.height, field.width), max(self.shape[1:])
+        size = f"{field.height} px" if field.height == field.width else f"{field.height} x {field.width} px"
+        rest = "more than the whole of it" if wide > side else "all of it" if wide == side else f"of its {side}"
+        return f"{each} can depend on {size} of the image, {rest}"
 
     def sides(self, output: tuple[int, ...] | None) -> tuple[int, int] | None:
         """Height and width of maps, wherever the channels are; None for what is no map, or one of a single position."""

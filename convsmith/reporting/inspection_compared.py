@@ -9,6 +9,7 @@ from convsmith.reporting.inspection import Inspection, Row, amount
 
 ALIKE = 0.5
 """Share of the layers' names that two networks have in common, from which it helps to name those that differ."""
+WHOLE = -1
 MOST = 40
 """Layers that differ: more are not named one by one."""
 
@@ -19,7 +20,7 @@ def figures(ours: Inspection, theirs: Inspection) -> list[tuple[str, str, str, s
         _row("parameters", ours.parameters, theirs.parameters, lambda number: f"{number:,}"),
         _row("multiply-adds", ours.macs, theirs.macs, amount),
         _row("layers", len(ours.rows), len(theirs.rows), lambda number: f"{number:,}"),
-        _row("last maps see, px", _field(ours), _field(theirs), lambda number: f"{number:,}"),
+        _row("last maps see, px", _field(ours), _field(theirs), lambda number: "all" if number < 0 else f"{number:,}"),
         _row("training keeps of an image", ours.activation_bytes, theirs.activation_bytes, size),
         _row("answering for one image", ours.inference_bytes, theirs.inference_bytes, size),
     ]
@@ -44,13 +45,16 @@ def _essence(row: Row | None) -> object:
 
 
 def _field(inspection: Inspection) -> int | None:
-    last = inspection.stages[-1].field if inspection.stages else None
-    return None if last is None else last.height
+    """Pixels; a negative number stands for the whole image."""
+    seen = inspection.last.field if inspection.last else None
+    return None if seen is None else WHOLE if seen.whole else seen.height
 
 
 def _row(name: str, one: int | None, other: int | None, told: Callable[[int], str]) -> tuple[str, str, str, str]:
     if one is None or other is None:
         return name, "?" if one is None else told(one), "?" if other is None else told(other), "?"
+    if WHOLE in (one, other):
+        return name, told(one), told(other), "none" if one == other else ""
     change = other - one
     sign = "+" if change > 0 else MINUS
     share = f" ({'+' if change > 0 else ''}{percent(change / one)})" if one and change else ""

@@ -8,17 +8,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-from convsmith.reporting.formats import percent, shorten, size
+from convsmith.reporting.formats import percent, sentence, shorten, size
 from convsmith.reporting.inspection import Inspection, Row, amount, by
 from convsmith.reporting.inspection_charts import cost_bars, field_squares, memory_bars
 from convsmith.reporting.inspection_compared import differing, figures
 from convsmith.reporting.inspection_graph import flow, mermaid
 from convsmith.reporting.inspection_text import discards_cell, field_cells, share_cell
 from convsmith.reporting.page import page
+from convsmith.reporting.pictures import address
 from convsmith.reporting.templates import Section, fill
 from convsmith.reporting.words import Term
 
 BLOCKS_SHOWN = 12
+LARGEST = 2_000_000
+"""Bytes of a drawing on the user's picture."""
 LONGEST = 44
 GLOSSARY = {
     "parameters": Term("Parameters", "The numbers that training changes; frozen ones stay as they are."),
@@ -145,15 +148,7 @@ def _needs(shown: Inspection) -> list[str]:
 
 
 def _field_words(shown: Inspection) -> list[str]:
-    if not shown.stages:
-        return ["It has no maps in which positions could be told apart, or their receptive fields are not known."]
-    last = shown.stages[-1]
-    assert last.field is not None
-    wide, side = last.field.height, shown.shape[1]
-    rest = "more than the whole of it" if wide > side else "all of it" if wide == side else f"of its {side} px"
-    told = [
-        f"Each position of the last {by(shown.sides(last.output))} maps can depend on {wide} px of the image, {rest}."
-    ]
+    told = [sentence(shown.field_of_last())]
     if shown.gates:
         told.append(f"Besides, {len(shown.gates)} gates look at all of it.")
     return told
@@ -206,7 +201,7 @@ def _cost(shown: Inspection) -> Markup:
 
 def _sees(shown: Inspection, mark: str, of: str) -> Section | None:
     squares = field_squares(shown)
-    if not squares:
+    if not squares and not shown.pictures:
         return None
     lead = (
         "The frame is the image. The square is what one position in the middle of the maps can depend on, at the end "
@@ -218,8 +213,14 @@ def _sees(shown: Inspection, mark: str, of: str) -> Section | None:
     if shown.statistics:
         notes.append(f"Left out are the statistics over all positions of the norms {_some(shown.statistics)}.")
     return Section(
-        f"sees{mark}", f"What it sees{of}", lead, fill("inspection_parts:sees", squares=squares, notes=notes)
+        f"sees{mark}", f"What it sees{of}", lead,
+        fill("inspection_parts:sees", squares=squares, notes=notes, pictures=_pictures(shown), values=shown.values),
     )  # fmt: skip
+
+
+def _pictures(shown: Inspection) -> list[tuple[str, str, str]]:
+    """Address, name and sentence of each stage's drawing on the user's picture."""
+    return [(address(each.png, most=LARGEST), each.name, each.sentence) for each in shown.pictures]
 
 
 def _some(paths: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from convsmith.reporting.formats import clean, percent, size
+from convsmith.reporting.formats import SPACE, clean, percent, size
 from convsmith.reporting.inspection import Inspection, Row, Seen, SideBySide, amount, by
 from convsmith.reporting.inspection_compared import differing, figures
 from convsmith.reporting.svg import element
@@ -31,25 +31,33 @@ def table(inspection: Inspection, *, every: bool = False) -> RenderableType:
         _layers(inspection, inspection.rows if every else inspection.folded),
         *_sums(inspection),
         Text(),
-        *map(Text, totals(inspection)),
+        *(Text(_said(line)) for line in totals(inspection)),
     ]
     if inspection.steps:
         parts += [Text(), _memory(inspection)]
-    parts += [Text(f"Note: {clean(note)}") for note in inspection.notes]
+    parts += [Text(f"Note: {_said(note)}") for note in inspection.notes]
     return Group(*parts)
+
+
+def fields(inspection: Inspection) -> RenderableType:
+    """What each stage sees of the user's picture."""
+    shown = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    for each in inspection.pictures:
+        shown.add_row(_safe(each.name), _safe(each.sentence))
+    return Group(Text(f"\nOn your picture (the network's values: {_said(inspection.values)}):"), shown)
 
 
 def compared(ours: Inspection, theirs: Inspection) -> RenderableType:
     """Two networks side by side: figures with differences, what is spent at each size, and which layers differ."""
     shown = _plain("", "A", "B", "B - A")
     for name, one, other, difference in figures(ours, theirs):
-        shown.add_row(name, one, other, difference)
+        shown.add_row(*map(_safe, (name, one, other, difference)))
     named = [Text(f"{letter} is {_named(side)}") for letter, side in (("A", ours), ("B", theirs))]
     parts: list[RenderableType] = [*named, Text(), shown, Text(), _sizes(ours, theirs)]
     pairs = differing(ours, theirs)
     if pairs is not None:
         parts += [Text(), _pairs(pairs)]
-    parts += [Text(f"Note: {clean(note)}") for note in dict.fromkeys((*ours.notes, *theirs.notes))]
+    parts += [Text(f"Note: {_said(note)}") for note in dict.fromkeys((*ours.notes, *theirs.notes))]
     return Group(*parts)
 
 
@@ -90,8 +98,8 @@ def totals(inspection: Inspection) -> list[str]:
         f"Parameters   {inspection.parameters:,} ({frozen})",
         f"Cost         {amount(inspection.macs)} multiply-adds for one image (convolutions and products)",
     ]
-    if inspection.stages:
-        lines.append(f"Sees         {_sees(inspection)}")
+    gates = f"; besides, {len(inspection.gates)} gates see all of it" if inspection.gates else ""
+    lines.append(f"Sees         {inspection.field_of_last()}{gates}")
     kept = f"; training keeps {size(inspection.activation_bytes)} of each image" if inspection.activation_bytes else ""
     lines.append(f"Memory       {size(inspection.inference_bytes)} to answer for one image, weights included{kept}")
     return lines
@@ -117,16 +125,6 @@ def discards_cell(row: Row) -> str:
 def share_cell(part: int | None, whole: int | None) -> str:
     """A share of a whole."""
     return "?" if part is None or whole is None else percent(part / whole) if whole and part else ""
-
-
-def _sees(inspection: Inspection) -> str:
-    last = inspection.stages[-1]
-    told = (
-        f"{field_cells(last.field)[0]} px around each position of the last maps ({by(inspection.sides(last.output))})"
-    )
-    if inspection.gates:
-        told += f", besides {len(inspection.gates)} gates that see all"
-    return told
 
 
 def _layers(inspection: Inspection, rows: Sequence[Row]) -> Table:
@@ -156,7 +154,7 @@ def _memory(inspection: Inspection) -> Table:
     for step in inspection.steps:
         shown.add_row(
             f"{step.precision}, {step.optimizer}",
-            *map(size, (step.weights, step.gradients, step.state, step.activations, step.peak)),
+            *(_safe(size(each)) for each in (step.weights, step.gradients, step.state, step.activations, step.peak)),
         )
     return shown
 
@@ -179,7 +177,7 @@ def _sizes(ours: Inspection, theirs: Inspection) -> Table:
             name,
             *("" if each is None else amount(each.macs) for each in pair),
             *("" if each is None else amount(each.parameters) for each in pair),
-            *("" if each is None else size(each.activation_bytes) for each in pair),
+            *("" if each is None else _safe(size(each.activation_bytes)) for each in pair),
         )
     return shown
 
@@ -216,4 +214,9 @@ def _plain(first: str, *columns: str) -> Table:
 
 
 def _safe(text: str) -> str:
-    return escape(clean(text))
+    return escape(_said(text))
+
+
+def _said(text: str) -> str:
+    """Text for a terminal, where a space that does not break would only be in the way of a search."""
+    return clean(text).replace(SPACE, " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,22 @@ def test_what_cannot_be_done_is_refused_with_the_mend(arguments, code, said, men
     assert (done.code, done.out) == (code, "")
     assert said in done.err
     assert mend in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["digits:3"], ["digits:3", "--kernel", "emboss"], [ROWS, "--kernel", AROUND, "--at", "1,1", "--quiet", "--json"]],
+)
+def test_what_is_said_to_type_next_can_be_typed(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(4):  # from all kernels to one, to one sum, to the page, to pooling
+        done = typed("kernels", *arguments)
+        assert done.code == 0, done.err
+        if "--quiet" in arguments:
+            assert done.err == ""
+            return
+        arguments = shlex.split(done.err.removeprefix("Next: "), comments=True)[2:]
+    assert (tmp_path / "lab.html").exists() or arguments[0] == "digits:3"
 
 
 def test_the_paddings_of_the_command_are_those_of_the_library():

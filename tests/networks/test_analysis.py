@@ -1,15 +1,19 @@
-"""Costs worked out by hand, and a model that is left as it was."""
+"""Costs worked out by hand, tables that add up, and a model that is left as it was."""
 
+import json
 import random
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from convsmith.design import doubling
+from convsmith.errors import UsageError
 from convsmith.networks import activation_bytes, build_design, count_macs, count_parameters
-from convsmith.networks.analysis import undisturbed
+from convsmith.networks.analysis import FUNCTIONAL, analyse, undisturbed
+from convsmith.networks.imagined import ValuesNeeded
 
 
 def test_shared_and_frozen_parameters_are_counted_as_such():
@@ -51,7 +55,6 @@ def test_activations_kept_for_the_backward_pass_by_hand():
     model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 3, 1, bias=False))
     per_image = (2 + 4) * 5 * 5 * 4
     assert activation_bytes(model, (2, 5, 5), batch=10) == 10 * per_image
-    assert activation_bytes(model, (2, 5, 5), batch=10, probe=2) == 10 * per_image
 
 
 def test_activations_seen_through_two_views_count_once():
@@ -103,3 +106,137 @@ def test_all_is_put_back_after_an_error_too():
         model(torch.rand(1) + None)
     assert model.training
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Residual(nn.Module):
+    """A block with work of its own: a scale, a functional activation and a sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + F.relu(self.norm(self.conv(x))) * self.scale
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Residual(8), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 16, 5))
+
+
+def test_an_analysis_says_of_each_layer_what_is_true_of_it():
+    analysis = analyse(small(), (3, 16, 16), name="small")
+    rows = {layer.path: layer for layer in analysis.layers}
+    assert [(layer.path, layer.type) for layer in analysis.layers] == [
+        ("0", "Conv2d"), ("1.conv", "Conv2d"), ("1.norm", "BatchNorm2d"), ("1", FUNCTIONAL), ("2", "MaxPool2d"),
+        ("3", "Flatten"), ("4", "Linear"),
+    ]  # fmt: skip
+    assert [layer.output for layer in analysis.layers] == [*4 * [(1, 8, 8, 8)], (1, 8, 4, 4), (1, 128), (1, 5)]
+    assert [layer.parameters for layer in analysis.layers] == [224, 584, 16, 8, 0, 0, 645]
+    assert [layer.macs for layer in analysis.layers] == [216 * 64, 576 * 64, 0, 0, 0, 0, 640]
+    # The image; the first map; what the norm reads and its statistics; the activation; what the pool reads, places of
+    # its maxima in 64 bits; nothing; what the linear layer reads.
+    assert [layer.activation_bytes for layer in analysis.layers] == [
+        4 * 768, 4 * 512, 4 * 512 + 2 * 4 * 8, 4 * 512, 4 * 512 + 8 * 128, 0, 4 * 128,
+    ]  # fmt: skip
+    assert [layer.discards for layer in analysis.layers] == [
+        pytest.approx(1 - 512 / 768),
+        *3 * [None],
+        0.75,
+        None,
+        None,
+    ]
+    assert [rows[path].field.height.size for path in ("0", "1.conv", "1", "2")] == [3, 7, 7, 9]
+    assert rows["4"].field.whole
+    assert analysis.macs == 216 * 64 + 576 * 64 + 640
+    assert analysis.unused == ("1.unused.weight", "1.unused.bias")
+    assert analysis.unknown == ()
+
+
+def test_layers_add_up_to_the_whole():
+    model = small()
+    model[4].requires_grad_(False)
+    analysis = analyse(model, (3, 16, 16), batch=3)
+    assert sum(layer.parameters for layer in analysis.layers) + 12 == analysis.parameters.total
+    assert analysis.parameters.frozen == 645
+    assert analysis.parameters.trainable + analysis.parameters.frozen == analysis.parameters.total
+    assert (
+        sum(layer.macs or 0 for layer in analysis.layers) == analysis.macs == 3 * (count_macs(model, (3, 16, 16)) or 0)
+    )
+    assert sum(layer.activation_bytes or 0 for layer in analysis.layers) == analysis.activation_bytes
+    assert analysis.activation_bytes == activation_bytes(model, (3, 16, 16), 3)
+
+
+def test_a_shared_layer_has_a_row_for_each_call_and_its_parameters_once():
+    shared = nn.Conv2d(4, 4, 1)
+    analysis = analyse(nn.Sequential(shared, nn.ReLU(), shared), (4, 5, 5))
+    assert [(layer.path, layer.parameters, layer.macs) for layer in analysis.layers] == [
+        ("0", 20, 400), ("1", 0, 0), ("0", 0, 400),
+    ]  # fmt: skip
+
+
+def test_batch_norm_over_one_number_does_not_keep_an_image_from_being_analysed():
+    model = nn.Sequential(nn.Conv2d(3, 8, 4), nn.BatchNorm2d(8), nn.ReLU())
+    analysis = analyse(model, (3, 4, 4))
+    assert [layer.activation_bytes for layer in analysis.layers] == [4 * 48, 4 * 8 + 2 * 4 * 8, 4 * 8]
+    with pytest.raises(UsageError):
+        activation_bytes(model, (3, 4, 4), batch=1)
+
+
+def test_what_cannot_be_trained_is_said_and_the_rest_is_known():
+    class Inference(nn.Module):
+        def forward(self, x):
+            if self.training:
+                raise RuntimeError("for inference only")
+            return F.max_pool2d(x, 2)
+
+    analysis = analyse(Inference(), (3, 4, 4))
+    assert analysis.activation_bytes is analysis.layers[0].activation_bytes is None
+    assert analysis.layers[0].output == (1, 3, 2, 2)
+    assert len(analysis.unknown) == 1
+    assert "for inference only" in analysis.unknown[0]
+
+
+def test_a_network_that_asks_for_values_is_refused_but_its_memory_is_measured():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 4, 1, bias=False)
+
+        def forward(self, x):
+            return F.relu(self.conv(x)) if x.abs().sum() >= 0 else x
+
+    with pytest.raises(ValuesNeeded):
+        analyse(Asks(), (2, 5, 5))
+    assert activation_bytes(Asks(), (2, 5, 5), batch=10) == 10 * (2 + 4) * 25 * 4
+
+
+def test_an_analysis_as_json_holds_its_figures():
+    analysis = analyse(small(), (3, 16, 16), name="small", batch=2)
+    record = json.loads(json.dumps(analysis.to_json()))
+    assert (record["name"], record["input"], record["batch"]) == ("small", [3, 16, 16], 2)
+    assert record["parameters"] == {"trainable": 1489, "total": 1489, "frozen": 0}
+    assert (record["macs"], record["activation_bytes"]) == (analysis.macs, analysis.activation_bytes)
+    assert record["inference_bytes"] == analysis.inference_bytes
+    assert record["layers"][0]["field"]["height"] == {"size": 3, "stride": 2, "offset": 0.0}
+    assert len(record["layers"]) == len(analysis.layers)
+
+
+@pytest.mark.slow  # a network of seven billion parameters
+def test_the_largest_network_of_timm_is_analysed_within_a_minute():
+    import time
+
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model("vit_7b_patch16_dinov3")
+    started = time.process_time()
+    analysis = analyse(model, (3, 256, 256))
+    assert time.process_time() - started < 60
+    assert analysis.parameters.total == sum(parameter.numel() for parameter in model.parameters()) > 6e9
+    assert analysis.macs is not None
+    # Each token of 16 x 16 meets all weights but those of embeddings and norms, and the others of its head.
+    tokens = 16 * 16 + 5
+    assert analysis.macs > tokens * 6.7e9

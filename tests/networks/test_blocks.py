@@ -46,7 +46,7 @@ class Case:
         model, _ = build(self.node, self.channels)
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.ndim == 1 or parameter.shape[1:] == (1, 1):
+                if parameter.ndim == 1:
                     parameter.uniform_(0.5, 1.5)
         return model
 
@@ -195,6 +195,28 @@ def test_stochastic_depth_leaves_an_image_as_it_was_or_adds_the_scaled_branch():
     dropped = (added == 0).flatten(1).all(dim=1)
     assert 4 < dropped.sum() < 28
     torch.testing.assert_close(added[~dropped], 2 * branch[~dropped], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("block", "order"),
+    [
+        ("plain", "conv norm activation X"),
+        ("residual", "conv norm activation X conv norm activation"),
+        ("preactivation", "norm activation conv norm activation X conv"),
+        ("dense", "norm activation conv norm activation conv X"),
+        ("separable", "conv norm activation conv norm activation X"),
+    ],
+)
+def test_dropout_stands_where_the_papers_have_it_and_drops_what_is_asked_for(block: str, order: str):
+    kinds = {"values": design.Dropout(rate=0.3), "channels": design.Dropout(rate=0.3, spatial=True)}
+    kinds["squares"] = design.DropBlock(rate=0.3)  # type: ignore[assignment]
+    for kind, node in kinds.items():
+        options = {"dropout": 0.3} if block in ("dense", "separable") else {"dropout": 0.3, "dropping": kind}
+        layers = design.leaves(Case(block, 0, options=options).node)
+        expected = kinds["values"] if block in ("dense", "separable") else node
+        assert [layer.type for layer in layers] == order.replace("X", expected.type).split()
+        assert expected in layers
+    assert not {"dropout", "drop-block"} & {layer.type for layer in design.leaves(Case(block, 0).node)}
 
 
 def test_an_inception_block_is_torchvisions_where_its_wide_branch_is_3x3_as_there():

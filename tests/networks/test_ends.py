@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from convsmith import design
 from convsmith.networks import (
+    MODELS,
     build_design,
     build_named,
     count_parameters,
@@ -122,6 +124,14 @@ def test_class_maps_averaged_equal_classified_averages():
     maps = run(before.get_submodule("head.0"), features(before, image()))
     assert maps.shape == (2, 5, 6, 6)
     torch.testing.assert_close(run(before, image()), maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["average", "max", "both", "flatten", "class-maps"])
+def test_every_head_starts_near_the_loss_of_guessing(kind: str):
+    torch.manual_seed(0)
+    model = MODELS.build("convnet", 3, 10, head=kind)
+    loss = F.cross_entropy(model(torch.randn(64, 3, 12, 12)), torch.arange(64) % 10)
+    assert loss.item() == pytest.approx(math.log(10), abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,8 @@ def test_an_unknown_kind_of_product_is_said_to_be_unknown(function, target):
             pytest.param(*row, marks=pytest.mark.slow)  # a second each
             for row in (
                 ("resnet50", 224, 4.089), ("densenet121", 224, 2.834), ("convnext_tiny", 224, 4.456),
-                ("maxvit_tiny_tf_224", 224, 5.552), ("tf_efficientnetv2_b0", 192, 0.528), ("resnetv2_50x1_bit", 224, 4.089),
+                ("maxvit_tiny_tf_224", 224, 5.552), ("tf_efficientnetv2_b0", 192, 0.528),
+                ("resnetv2_50x1_bit", 224, 4.089),
             )
         ),
     ],

@@ -104,6 +104,29 @@ def test_height_and_width_are_told_apart():
     assert (field.height, field.width) == (Axis(13, 1, 6), Axis(11, 2, 2))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet", "test_efficientnet",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)  # seconds each
+            for name in (
+                "resnet50d", "seresnet33ts", "ecaresnet26t", "skresnet18", "resnetblur18", "mobilenetv3_small_050",
+                "regnety_002", "dla46_c", "hrnet_w18_small", "cs3darknet_focus_s", "selecsls42b", "tresnet_m",
+                "fasternet_t0", "resnest14d", "torchvision googlenet", "torchvision shufflenet_v2_x0_5",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_real_networks_agree_with_their_gradients(name):
+    field, _ = final(built(name), 3, 256, 256)
+    torchvision_name = name.removeprefix("torchvision ")
+    model = timm.create_model(name) if torchvision_name == name else getattr(torchvision.models, torchvision_name)()
+    for axis, said_of in enumerate((field.height, field.width)):
+        found = by_gradient.measured(model, field.height.size + 100, axis=axis)
+        assert (found.size, found.stride, found.offset) == (said_of.size, said_of.stride, said_of.offset)
+
+
 # Every position of small networks against its gradients.
 
 

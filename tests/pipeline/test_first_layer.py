@@ -88,6 +88,15 @@ def test_weights_that_it_began_with_and_that_are_gone_are_told(run, tmp_path):
     assert any("What it started from cannot be shown" in note and gone in note for note in layer.notes)
 
 
+def test_a_run_that_began_from_another_starts_with_its_filters(run, tmp_path):
+    copy = RunFolder(Path(shutil.copytree(run, tmp_path / run.name)))
+    changed = copy.read_recipe().updated({"weights.source": str(run), "seed": 99})  # the seed alone draws others
+    copy.write_text("recipe.yaml", changed.to_yaml())
+    begun = first_layer(copy).moments[0]
+    assert (begun.label, begun.origin) == ("start", f"your run {run.name}")
+    assert np.array_equal(begun.filters, first_layer(RunFolder(run)).moments[-1].filters)
+
+
 def test_a_network_without_convolutions_is_refused(run, tmp_path):
     copy = RunFolder(Path(shutil.copytree(run, tmp_path / run.name)))
     recipe = copy.read_recipe()

@@ -211,8 +211,9 @@ def test_dry_run_stops_before_there_is_a_run_folder(pictures: Path, tmp_path: Pa
 def test_the_plan_says_what_the_design_rules_hold_against_the_network(pictures: Path, tmp_path: Path):
     done = typed("train", pictures, "--runs", tmp_path / "runs", *SMALL, "--dry-run", "--json")
     assert done.json["findings"] == []  # the network that is chosen here is chosen well
-    narrow = ("--set", "model={name: convnet, options: {width: 8, stages: 1, first_stride: 1}}")
-    done = typed("train", pictures, "--runs", tmp_path / "runs", *SMALL, *narrow, "--size", 64, "--dry-run", "--json")
+    narrow = "model={name: convnet, options: {width: 8, stages: 1, first_stride: 1}}"
+    asked = ("train", pictures, "--runs", tmp_path / "runs", *SMALL, "--set", narrow, "--size", 64, "--dry-run")
+    done = typed(*asked, "--json")
     assert [finding["rule"] for finding in done.json["findings"]] == ["field-too-small"]
     done = typed(*asked)
     assert "Design: Before it pools, no place sees more than 7 of the 64 px of an image (11%)." in " ".join(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from convsmith.networks.discards import discarded
 from convsmith.networks.graph import Operation
 from convsmith.networks.lint.rule import IMAGES, Evidence, Example, Rule, Seen, named, plural
 from convsmith.networks.lint.trail import ACTIVATIONS, NORMS, Trail, dense, kernel
@@ -88,7 +87,7 @@ def _unread_pixels(evidence: Evidence) -> Seen | None:
     found = main or side
     if not found:
         return None
-    share = max(discarded(operation, trail.graph) or 0 for _, operation in found)
+    share = max(_unread(operation, trail) for _, operation in found)
     places = [place for place, _ in found]
     where = "" if main else " of shortcuts, whose input another branch reads whole"
     says = f"Up to {share:.0%} of the input is never looked at by {plural(len(places), 'convolution')}{where}: "
@@ -195,11 +194,17 @@ def _convolutions(trail: Trail) -> list[Operation]:
 
 def _skips(operation: Operation, trail: Trail) -> bool:
     """Whether a convolution's windows leave gaps between them."""
+    return _unread(operation, trail) > 0
+
+
+def _unread(operation: Operation, trail: Trail) -> float:
+    """The share of positions that lie between a convolution's windows, the border aside."""
     weight = trail.weight(operation) if operation.name == "convolution" else None
     if weight is None:
-        return False
+        return 0.0
     spans = [(k - 1) * d + 1 for k, d in zip(kernel(weight), operation.arguments["dilation"], strict=False)]
-    return any(step > span for step, span in zip(operation.arguments["stride"], spans, strict=False))
+    steps = operation.arguments["stride"]
+    return 1 - math.prod(min(1.0, span / step) for span, step in zip(spans, steps, strict=False))
 
 
 def _other_readers(operation: Operation, trail: Trail) -> list[Operation]:

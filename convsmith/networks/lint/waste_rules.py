@@ -21,7 +21,7 @@ def _linear_holds_most(evidence: Evidence) -> Seen | None:
         if operation.name == "convolution" or data is None or weight is None:
             continue
         before = trail.graph.values[trail.origin(data)].shape
-        places = math.prod(before[2:]) if len(before) == 4 else 1
+        places = math.prod(before[2:]) if len(before) == 4 and evidence.fields.is_map(trail.origin(data)) else 1
         if places > 1 and weight.elements >= MOST * evidence.total:
             pooled = weight.elements // places
             return Seen(

@@ -152,9 +152,9 @@ def attention(reading: Reading, operation: Operation) -> Sequence[Spread]:
         if spread is not None:
             spread = reduced(spread, [-1] if name == "query" else [-1, -2], keep=True)
             found.append(resized(spread, len(shape) - 1, shape[-1]))
-    mask = arguments.get("attn_mask", arguments.get("attn_bias"))
-    if reading.of(mask) is not None:
-        raise UnfollowedError("a mask made from the image")
+    mask = reading.of(arguments.get("attn_mask", arguments.get("attn_bias")))
+    if mask is not None:
+        found.append(resized(reduced(mask, [-1], keep=True), len(mask.dims) - 1, shape[-1]))
     return [joined(found, shape)]
 
 

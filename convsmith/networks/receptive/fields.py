@@ -66,7 +66,8 @@ class Field:
         whole: all positions see the whole image, since all of a map before them was mixed: by global pooling, a linear
             layer over flattened maps, or attention. Sizes are then those of what they see of this image.
         even: all positions have fields of equal size, evenly spaced. Not so after enlarging, windows, or uneven
-            adaptive pooling; then sizes are the largest.
+            adaptive pooling; then sizes are the largest, and where there is no order in them, what padding would add
+            is left out, so that they are those in an image of this size.
     """
 
     height: Axis
@@ -243,9 +244,11 @@ def _axis(spread: Spread, axis: int) -> Axis:
 
 
 def _even(spread: Spread, axis: int) -> bool:
+    reach = spread.reach[axis]
     moves = [move for parts in spread.dims for move in _moves(parts, axis) if move != STILL]
-    sizes = np.ptp(spread.reach[axis].last - spread.reach[axis].first)
-    return not sizes and len(moves) < 2 and all(move is not None and move[0] == 1 for move in moves)
+    if not moves and spread.places & (1 << axis) and not reach.mixed:
+        return False  # uneven ones, of which each ends at both borders
+    return not np.ptp(reach.last - reach.first) and len(moves) < 2 and all(move and move[0] == 1 for move in moves)
 
 
 def _moves(parts: Parts, axis: int) -> list[tuple[int, int] | None]:

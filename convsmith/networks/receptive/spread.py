@@ -96,11 +96,8 @@ class Spread:
         return not (still(self.dims[dim], ROWS) and still(self.dims[dim], COLUMNS))
 
     def pooled(self) -> bool:
-        """Whether all positions see the whole image, or all of a map was mixed, as by global pooling or attention."""
-        return all(
-            self.still(axis) and (reach.mixed or _covers(reach, side))
-            for axis, (reach, side) in enumerate(zip(self.reach, self.sides, strict=True))
-        )
+        """Whether all of a map was mixed, as by global pooling or attention, so that all positions see the same."""
+        return all(self.still(axis) and self.reach[axis].mixed for axis in (ROWS, COLUMNS))
 
 
 def of_image(shape: Sequence[int]) -> Spread:
@@ -359,8 +356,11 @@ def mixes(spread: Spread, dims: Collection[int], axis: int) -> bool:
     gone = [part for dim in dims for part in spread.dims[dim]]
     left = [part for dim, parts in enumerate(spread.dims) if dim not in dims for part in parts]
     moving = any(part.moves[axis] != STILL or part.places & (1 << axis) for part in gone)
-    apart = places_of(left) & (1 << axis) or not still(left, axis)
-    return moving and not apart and not places_of(gone) & CUT
+    if not moving or places_of(left) & (1 << axis) or not still(left, axis):
+        return False
+    reach, side = spread.reach[axis], spread.sides[axis]
+    seen = reach.first.min() <= 0 and reach.last.max() >= side - 1
+    return bool(seen) or not places_of(gone) & CUT  # strides may leave out the last pixels of a whole map, too
 
 
 def _moving(

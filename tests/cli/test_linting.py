@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 from pictures_made import class_folder
+from torch import nn
 from typed import typed
 
+import convsmith
 from convsmith.networks.lint import RULES
 
 GOOD = "conv 16 k5 s2 p2 nobias | bn | relu | conv 32 k7 s2 p3 nobias | bn | relu | gap | flatten | linear 8"
@@ -100,3 +102,16 @@ def test_a_wrong_call_is_refused_in_a_line_or_two(words: tuple[str, ...], messag
     assert done.code in {2, 3}
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_from_python_a_line_a_network_and_a_function_are_judged_alike():
+    line = "conv 3->16 k5 s2 p2 | gap | flatten | linear 8 | softmax"
+    rules = [finding.rule for finding in convsmith.lint(line, input_shape=33)]
+    assert rules[0] == "softmax-before-loss"
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 5, 2, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 8), nn.Softmax(1)
+    )
+    assert [finding.rule for finding in convsmith.lint(network, input_shape=(3, 33, 33))] == rules
+    assert [finding.rule for finding in convsmith.lint(lambda channels, outputs: network, input_shape=33)] == rules
+    with pytest.raises(convsmith.ConvsmithError, match="no design rule"):
+        convsmith.lint(line, input_shape=33, off=["nothing"])

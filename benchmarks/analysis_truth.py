@@ -143,7 +143,9 @@ def _fvcore(model: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
 
     found = FlopCountAnalysis(model, torch.zeros(1, *shape)).unsupported_ops_warnings(False)
     found = found.uncalled_modules_warnings(False).tracer_warnings("none")
-    return parameter_count(model)[""], int(sum(count for name, count in found.by_operator().items() if name in PRODUCTS))
+    return parameter_count(model)[""], int(
+        sum(count for name, count in found.by_operator().items() if name in PRODUCTS)
+    )
 
 
 def _ptflops(model: nn.Module, shape: Sequence[int]) -> tuple[int, int]:

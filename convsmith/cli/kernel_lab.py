@@ -253,8 +253,7 @@ def _learnt(lab: Lab, run: Any, layer: FirstLayer, like: list[list[Likeness]]) -
         LearntFilter(
             index=index,
             shapes=[moment.filters[index] for moment in layer.moments],
-            likenesses=[(", ".join((each[index].kernel, *each[index].changes)), each[index].cosine, each[index].near)
-                        for each in like],
+            likenesses=[(each[index].described, each[index].cosine, each[index].near) for each in like],
             nearest=like[-1][index].shape,
             kept=kept(layer, index),
             response=answers[index],

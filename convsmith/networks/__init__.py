@@ -7,6 +7,9 @@ from convsmith.networks.catalogue import names as model_names
 from convsmith.networks.convnet import build, build_design
 from convsmith.networks.head import Head, find_head, head_inputs, replace_head, set_head
 from convsmith.networks.initialisation import INITIALISATIONS, initialise, residual_ends
+from convsmith.networks.kernel_bank import KERNELS, kernel_named
+from convsmith.networks.kernel_match import Likeness, likenesses
+from convsmith.networks.kernels import convolve, padded, pooled
 from convsmith.networks.layers import LAYER_KINDS, LAYERS, layer_parameters, layer_shape
 from convsmith.networks.listing import Listing, list_models, match_models
 from convsmith.networks.loading import load_pretrained
@@ -21,6 +24,7 @@ from convsmith.networks.zoo import MODELS, PRESETS, Fitted, fit_design, preset
 
 __all__ = [
     "INITIALISATIONS",
+    "KERNELS",
     "LAYERS",
     "LAYER_KINDS",
     "MODELS",
@@ -31,6 +35,7 @@ __all__ = [
     "Fitted",
     "Found",
     "Head",
+    "Likeness",
     "Listing",
     "ModelName",
     "Parameters",
@@ -44,6 +49,7 @@ __all__ = [
     "build_named",
     "check_output",
     "code_sha256",
+    "convolve",
     "count_macs",
     "count_parameters",
     "describe_weights",
@@ -52,16 +58,20 @@ __all__ = [
     "fit_design",
     "head_inputs",
     "initialise",
+    "kernel_named",
     "last_map",
     "layer_parameters",
     "layer_shape",
+    "likenesses",
     "list_models",
     "load_own",
     "load_pretrained",
     "match_models",
     "model_names",
     "multiplications",
+    "padded",
     "parse_arguments",
+    "pooled",
     "preset",
     "read_weights",
     "receptive_fields",

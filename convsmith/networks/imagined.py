@@ -142,6 +142,7 @@ def tensors_in(item: Any) -> Iterator[Tensor]:
 
 
 SIZE_MEND = "Give the input size that it is made for: --input CxHxW."
+"""What to do where a network fails on images of a size."""
 
 
 def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str, mend: str = SIZE_MEND) -> UsageError:

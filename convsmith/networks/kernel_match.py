@@ -24,6 +24,7 @@ CHANCE = 0.01
 """Share of random filters that may reach the threshold."""
 LEAST = 0.8
 """The threshold's lower end: large random filters are like nothing at all, and 0.4 is no likeness to the eye."""
+COLOURS = ("red", "green", "blue")
 _ANGLES = (0.0, 22.5, 45.0, 67.5, 90.0, 112.5, 135.0, 157.5)
 
 
@@ -33,7 +34,8 @@ class Likeness:
 
     Args:
         kernel: its name, with options where it has some.
-        changes: what was done to it to fit, of `mirrored left to right`, `mirrored top to bottom`, `negated`.
+        changes: what was done to it to fit, of `mirrored left to right`, `mirrored top to bottom`, `negated`; of
+            several channels the weights hold the signs.
         cosine: from 0 to 1.
         near: whether it reaches the threshold.
         channels: weight of each input channel, of length 1; `(1.0,)` where there is one.
@@ -48,9 +50,18 @@ class Likeness:
     shape: np.ndarray
 
     @property
+    def described(self) -> str:
+        """The kernel in words: `sobel-vertical, negated`, or `box in red 0.8, green -0.6, blue 0.1`."""
+        words = ", ".join((self.kernel, *self.changes))
+        if len(self.channels) != len(COLOURS) or not self.cosine:
+            return words
+        weights = ", ".join(f"{name} {round(weight, 1) + 0.0:.1f}" for name, weight in zip(COLOURS, self.channels, strict=True))
+        return f"{words} in {weights}"
+
+    @property
     def says(self) -> str:
-        """In words: `sobel-vertical, negated`, or that there is no near one."""
-        return ", ".join((self.kernel, *self.changes)) if self.near else "no near one"
+        """The kernel in words, or that there is no near one."""
+        return self.described if self.near else "no near one"
 
 
 def likenesses(filters: np.ndarray) -> list[Likeness]:
@@ -83,8 +94,8 @@ def likenesses(filters: np.ndarray) -> list[Likeness]:
         length = float(np.linalg.norm(filter_))
         cosine = float(strengths[best]) / length if length else 0.0
         weights = products[:, best] / strengths[best] if strengths[best] else np.zeros(channels)
-        if weights.sum() < 0:  # one sign for filter and words alike
-            weights, shape, changes = -weights, -shape, _negated(changes)
+        if channels == 1 and weights.sum() < 0:
+            weights, shape, changes = -weights, -shape, (*changes, "negated")
         near = cosine >= least
         found.append(Likeness(name, changes, min(cosine, 1.0), near, tuple(map(float, weights)), shape))
     return found
@@ -160,7 +171,3 @@ def _scaled(size: int) -> list[tuple[str, np.ndarray]]:
             for phase in (0.0, 90.0)
         ]
     return named
-
-
-def _negated(changes: tuple[str, ...]) -> tuple[str, ...]:
-    return changes[:-1] if changes[-1:] == ("negated",) else (*changes, "negated")

@@ -250,10 +250,8 @@ def _forward(model: nn.Module, images: Tensor, kept: _Kept, precision: Precision
         try:
             return model(images)
         except Exception as error:
-            shape, mend = (
-                tuple(images.shape[1:]),
-                "Train with at least 2 images in a batch." if len(images) == 1 else SIZE_MEND,
-            )
+            shape = tuple(images.shape[1:])
+            mend = "Train with at least 2 images in a batch." if len(images) == 1 else SIZE_MEND
             raise refusal(model, shape, error, kept.place, mend) from error
 
 

@@ -17,8 +17,10 @@ from convsmith.networks import (
     build_named,
     check_output,
     find_head,
+    initialise,
     load_own,
     replace_head,
+    residual_ends,
     size_options,
     stages,
 )
@@ -82,7 +84,19 @@ def bare_network(recipe: Recipe, outputs: int, code: Code | ModelFunction | None
         model = build_design(recipe.network, channels, outputs)
     else:
         model = build_named(name, channels, outputs, **{**size_options(name, settled(recipe.image.size)), **options})
-    return model if recipe.weights.source is None else with_new_head(model, recipe, outputs)
+    if recipe.weights.source is not None:
+        return with_new_head(model, recipe, outputs)
+    if recipe.weights.initialisation is not None:
+        _start_anew(model, recipe, recipe.weights.initialisation)
+    return model
+
+
+def _start_anew(model: nn.Module, recipe: Recipe, rule: str) -> None:
+    """Draw all weights by a rule of the table; of a design, with its activation's gain and its zero gammas."""
+    network = recipe.network
+    zero = residual_ends(model, _shape(recipe)) if network is not None and network.zero_gamma else ()
+    activation = network.activation if network is not None else "relu"
+    initialise(model, rule, activation=None if activation == "none" else activation, zero=zero)
 
 
 def with_new_head(model: nn.Module, recipe: Recipe, outputs: int) -> nn.Module:

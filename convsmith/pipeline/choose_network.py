@@ -42,6 +42,9 @@ class Manner:
 def choose_start(planner: Planner) -> Origin | None:
     """Resolve `model` where it is another's, and `weights`; a design of our own is chosen once the size is known."""
     recipe = planner.recipe
+    if recipe.weights.initialisation is not None:
+        planner.say("weights.initialisation", recipe.weights.initialisation, "as asked", given=True)
+        return _from_scratch(planner, "the weights are to be drawn")
     ours = recipe.network is not None or (isinstance(recipe.model, Named) and not published(recipe.model.name))
     if ours and recipe.weights.source in AUTOMATIC:
         return _from_scratch(planner, "nobody has published weights for this network")

@@ -16,7 +16,14 @@ from torch import nn
 from convsmith.batches import AUGMENTATIONS, PRESETS
 from convsmith.errors import UsageError
 from convsmith.images import Dataset
-from convsmith.networks import MODELS, activation_bytes, count_parameters, refuse_options, resolve
+from convsmith.networks import (
+    INITIALISATIONS,
+    MODELS,
+    activation_bytes,
+    count_parameters,
+    refuse_options,
+    resolve,
+)
 from convsmith.networks.lint import Evidence, lint
 from convsmith.pipeline.build import (
     OWN,
@@ -106,6 +113,13 @@ def refuse_unknown(recipe: Recipe) -> None:
         OPTIMIZERS.check(recipe.train.optimizer.name, recipe.train.optimizer.options)
     if isinstance(recipe.train.schedule, Named):
         SCHEDULES.check(recipe.train.schedule.name, recipe.train.schedule.options)
+    if recipe.weights.initialisation is not None:
+        INITIALISATIONS.check(recipe.weights.initialisation, {})
+        if recipe.weights.source not in (None, "auto"):
+            raise UsageError(
+                "weights.initialisation draws weights, but the network starts from some that are given.",
+                mend="Leave one of the two out: --weights none starts from nothing.",
+            )
     if recipe.augment.preset not in {"auto", *PRESETS}:
         raise UsageError(
             f"There is no augmentation preset {recipe.augment.preset!r}.",

@@ -81,6 +81,9 @@ class Weights(Section):
 
     source: str | None = Field(default="auto", description="published, a file, a folder, a run; null is from scratch")
     sha256: str | None = Field(default=None, description="of the file; another one is refused")
+    initialisation: str | None = Field(
+        default=None, description="how weights are drawn from scratch; null is the network's own way"
+    )
 
 
 class Unfreeze(Section):

@@ -4,7 +4,7 @@ One picture a stage. The theoretical field of the position in the middle is a bl
 border of the picture, so does the frame, into the padding, drawn as a light margin, and where it reaches further still,
 arrowheads point to where it ends. What moves that position most is orange on the picture in grey, and its dashed frame
 holds a stated share of it. Frames differ in hue, lightness and dash, so that they are told apart without colour; hues
-are those of Okabe & Ito 2008, "Color universal design".
+are those of Okabe & Ito 2008, "Color universal design", the blue darker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 BLUE, ORANGE, INK, PALE, PAPER, PADDING = (
-    (0, 114, 178), (230, 159, 0), (28, 28, 28), (92, 92, 92), (255, 255, 255), (222, 222, 222),
+    (0, 92, 153), (230, 159, 0), (28, 28, 28), (92, 92, 92), (255, 255, 255), (222, 222, 222),
 )  # fmt: skip
 SHORTEST_SIDE = 320
 """Of the picture as it is drawn, px, at the least: smaller ones are enlarged by a whole factor, with hard pixels."""

@@ -17,6 +17,8 @@ from convsmith.reporting.inspection_compared import differing, figures
 from convsmith.reporting.svg import element
 
 WIDTH = 120
+LONG = 14
+"""Characters of a layer's path beyond which the columns move closer, so that a line holds all of it."""
 
 
 def table(inspection: Inspection, *, every: bool = False) -> RenderableType:
@@ -129,8 +131,9 @@ def share_cell(part: int | None, whole: int | None) -> str:
 
 def _layers(inspection: Inspection, rows: Sequence[Row]) -> Table:
     shown = _plain(
-        "layer", "what it does", "gives", "parameters", "MACs", "share", "keeps", "discards", "sees", "stride", "offset"
-    )
+        "layer", "what it does", "gives", "parameters", "MACs", "share", "keeps", "discards", "sees", "stride", "offset",
+        close=max((len(row.path) for row in rows), default=0) > LONG,
+    )  # fmt: skip
     for row in rows:
         shown.add_row(*map(_safe, _cells(inspection, row)))
     return shown
@@ -203,13 +206,16 @@ def _told(row: Row | None) -> str:
     return f"{row.detail}, gives {by(row.output)}, {row.parameters:,} parameters, {amount(row.macs)} MACs"
 
 
-def _plain(first: str, *columns: str) -> Table:
-    shown = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    shown.add_column(_safe(first), overflow="fold")
-    words = ("what it does", "gives")
+def _plain(first: str, *columns: str, close: bool = False) -> Table:
+    """A table without lines; `close` leaves one space between columns in place of two."""
+    padding = (0, 1, 0, 0) if close else (0, 1)
+    shown = Table(box=None, pad_edge=False, show_edge=False, header_style="bold", padding=padding)
+    shown.add_column(_safe(first), no_wrap=True)
     for column in columns:
-        text = column in words
-        shown.add_column(_safe(column), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+        text = column in ("what it does", "gives")
+        shown.add_column(
+            _safe(column), justify="left" if text else "right", overflow="fold", no_wrap=column != "what it does"
+        )
     return shown
 
 

@@ -160,7 +160,4 @@ def test_the_filters_that_photos_by_the_million_taught_are_as_many_as_the_lesson
     random = np.random.default_rng(4).normal(size=(2000, *filters.shape[1:]))
     assert np.mean([each.near for each in likenesses(random)]) < 0.01
     assert threshold(3, 3) == 0.8
-    blurs_and_edges = [
-        each for each in near if re.match("gaussian|box|identity|.*edge|sobel|prewitt|scharr|line", each.kernel)
-    ]
-    assert len(blurs_and_edges) > len(near) / 2
+    assert sum(each.kernel in {"gaussian", "box"} for each in near) > len(near) / 2

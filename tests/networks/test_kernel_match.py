@@ -43,7 +43,9 @@ def test_the_channels_of_a_colour_filter_weigh_the_kernel_as_fits_best():
     filters[0, 1] = 0.1 * KERNELS.build("line-horizontal")
     (found,) = likenesses(filters)
     assert found.kernel == "line-vertical"
-    assert np.allclose(np.abs(found.channels), [0.6, 0.0, 0.8], atol=0.05)
+    assert np.allclose(found.channels, [0.6, 0.0, -0.8], atol=0.05)
+    assert found.says == "line-vertical in red 0.6, green 0.0, blue -0.8"
+    assert found.changes == ()
     # No other weights of the channels come nearer: the cosine is the largest of a sweep over them.
     shape = KERNELS.build("line-vertical") / np.linalg.norm(KERNELS.build("line-vertical"))
     sweep = np.random.default_rng(0).normal(size=(2000, 3))

@@ -224,3 +224,27 @@ def test_a_network_from_nothing_is_held_against_a_probe_of_the_pixels(photos: Pa
     assert probe["features"] == 3 * 16 * 16
     assert probe["gain"]["n"] == probe["test"]["n"] == 9
     assert not RunFolder(run).has("learning_curve.json")
+
+
+def test_from_scratch_weights_are_drawn_by_the_rule_that_is_asked_for(photos: Path, tmp_path: Path):
+    changes = {"model": "auto", "transfer__mode": "auto", "transfer__frozen_stages": "auto", "train__epochs": None}
+    changes |= {"transfer__stage_rate": "auto", "transfer__frozen_norms": "auto", "train__average": None}
+    recipe = fine_tuning(photos, None, **changes, train__steps=1, weights__initialisation="orthogonal")
+    recipe = recipe.updated({"train.optimizer": {"name": "sgd", "options": {"rate": 1e-12, "weight_decay": 0.0}}})
+    run = train(recipe.updated({"weights.source": "auto"}), tmp_path / "runs")
+    stem = final_weights(run)["stem.conv.weight"].flatten(1).double()
+    gram = stem.T @ stem if stem.shape[0] > stem.shape[1] else stem @ stem.T
+    assert torch.allclose(gram, gram[0, 0] * torch.eye(len(gram), dtype=torch.float64), atol=1e-4)
+    assert recipe_of(run).weights.initialisation == "orthogonal"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights__initialisation": "orthodox"}, "no initialisation named 'orthodox'"),
+        ({"weights__initialisation": "orthogonal", "weights__source": "published"}, "start|draws weights"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(changes: dict[str, str], message: str, photos: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=message):
+        train(fine_tuning(photos, None, **changes), tmp_path / "runs")

@@ -169,7 +169,8 @@ class Fields:
         channels = any(
             len({bool(part.places & 3) for part in parts if part.extent > 1}) > 1 for parts in spread.dims
         )  # that lie in one dimension with places, as after flattening
-        return not channels and sorted(kind for kind in along if kind) in ([1, 2], [3])
+        kinds = sorted(kind for kind in along if kind)
+        return not channels and (kinds == [1, 2] or (kinds == [3] and len(along) > 2))
 
 
 def receptive_fields(graph: Graph) -> Fields:

@@ -79,24 +79,35 @@ def counted(name: str) -> Row:
 
 
 def field(name: str) -> Row:
-    """The receptive field of the last map, ours and that which gradients show, along both sides."""
+    """The receptive field of the last map along both sides of the image: the truth by gradients, and ours."""
     model, _ = truth.built(name)
-    row: Row = {"network": name}
-    try:
-        shown = [gradient.measured(model, SIDE, axis=axis) for axis in (0, 1)]
-    except (ValueError, IndexError, RuntimeError, AssertionError) as error:
-        return row | {"not_shown": " ".join(f"{type(error).__name__}: {error}".split())[:160]}
-    row["truth"] = [[side.size, side.stride, side.offset] for side in shown]
-    row["convsmith"] = []
-    for shape in ((3, SIDE, 64), (3, 64, SIDE)):
-        graph = record(model, shape)
+    row: Row = {"network": name, "truth": {}, "convsmith": {}}
+    for axis, side in enumerate(("height", "width")):
+        try:
+            shown = gradient.measured(model, SIDE, axis=axis)
+        except (ValueError, IndexError, RuntimeError, AssertionError) as error:
+            return {"network": name, "not_shown": " ".join(f"{type(error).__name__}: {error}".split())[:160]}
+        graph = record(model, (3, SIDE, 64) if axis == 0 else (3, 64, SIDE))
         fields = receptive_fields(graph)
         value = last_map(graph, fields)
+        middle = 0 if value is None else graph.values[value].shape[2 + axis] // 2
+        row["truth"][side] = field_row(shown.size, shown.stride, shown.offset, shown.offset + middle * shown.stride)
         found = None if value is None else fields.of(value)
-        axis = len(row["convsmith"])
-        side = None if found is None else (found.height, found.width)[axis]
-        row["convsmith"].append(None if side is None else [side.size, side.stride, side.offset])
+        row["convsmith"][side] = None
+        if value is not None and found is not None:
+            ours, centre = (found.height, found.width)[axis], fields.centre(value)
+            assert centre is not None
+            first, last = centre[axis], centre[axis + 2]
+            row["convsmith"][side] = field_row(last - first + 1, ours.stride, ours.offset, (first + last) / 2)
+            if not found.even:  # positions differ, and only the one in the middle is compared
+                for one in (row["truth"], row["convsmith"]):
+                    one[side] |= {"stride": None, "offset": None}
     return row
+
+
+def field_row(size: int, stride: float | None, offset: float, centre: float) -> Row:
+    """A field along one side, px: of the position in the middle of the map, and between positions."""
+    return {"size": size, "centre": centre, "stride": stride, "offset": offset}
 
 
 def remembered(name: str) -> Row:
@@ -117,17 +128,12 @@ def remembered(name: str) -> Row:
 
 
 def names_of(part: str) -> list[str]:
-    """The networks of a part; for memory every sixth of those that can be trained here."""
+    """The networks of a part; for memory those at even steps through the list that can be trained here."""
     names = LIST.read_text().split("\n")[1:-1]
     if part != "memory":
         return names
-    small = []
-    for name in names:
-        with torch.device("meta"):
-            model, _ = truth.built(name)
-        if sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_TRAINED:
-            small.append(name)
-    return small[:: len(small) // TRAINED][:TRAINED]
+    small = [name for name in names if truth.size(name) <= LARGEST_TRAINED]
+    return [small[round(place * (len(small) - 1) / (TRAINED - 1))] for place in range(TRAINED)]
 
 
 PARTS: dict[str, Callable[[str], Row]] = {"counts": counted, "fields": field, "memory": remembered}
@@ -155,7 +161,7 @@ def summary(rows: dict[str, list[Row]]) -> Row:
                 }  # fmt: skip
     fields = [row for row in rows.get("fields", []) if "truth" in row]
     if fields:
-        unknown = sum(None in row["convsmith"] for row in fields)
+        unknown = sum(None in row["convsmith"].values() for row in fields)
         right = sum(row["truth"] == row["convsmith"] for row in fields)
         found["fields"] = {"networks": len(fields), "right": right, "unknown": unknown}
     for what in ("float32", "bfloat16", "inference"):

@@ -38,6 +38,15 @@ def built(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return model, tuple(model.pretrained_cfg.get("input_size", (3, 224, 224)))
 
 
+def size(name: str) -> int:
+    """How many parameters a network has, without building it where that takes memory."""
+    if name.startswith("torchvision "):
+        weights = torchvision.models.get_model_weights(name.removeprefix("torchvision "))
+        return next(iter(weights)).meta["num_params"]
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in timm.create_model(name).parameters())
+
+
 def parameters(model: nn.Module) -> int:
     """Numbers in all parameters, each piece of memory once."""
     found: dict[int, int] = {}

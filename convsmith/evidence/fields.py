@@ -61,7 +61,8 @@ def effective_fields(
     """
     if len(images) == 0:
         raise UsageError("There is no picture to look at.")
-    graph = record(model, images.shape[1:])
+    with torch.inference_mode(False):  # in which operations are recorded undivided
+        graph = record(model, images.shape[1:])
     fields = receptive_fields(graph)
     stages = stage_maps(graph, fields)
     if not stages:

@@ -319,8 +319,8 @@ RULES: Mapping[str, Callable[[Coupling, Operation], bool]] = dict([
     *_named(_linear, "addmm", "mm"),
     *_named(_norm, "native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm"),
     *_named(
-        _pointwise, "relu", "leaky_relu", "hardtanh", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "elu",
-        "mish", "softplus", "clamp", "clamp_min", "clone", "alias", "detach", "_to_copy", "add", "sub", "mul", "div",
+        _pointwise, "relu", "leaky_relu", "hardtanh", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "tanh",
+        "elu", "mish", "softplus", "clamp", "clamp_min", "clone", "alias", "detach", "_to_copy", "add", "sub", "mul", "div",
         "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
         "constant_pad_nd", "reflection_pad2d", "replication_pad2d",
     ),
@@ -330,4 +330,4 @@ RULES: Mapping[str, Callable[[Coupling, Operation], bool]] = dict([
     *_named(_viewed, "view", "_unsafe_view"),
     *_named(_permuted, "permute", "transpose", "t"),
 ])  # fmt: skip
-"""How channels go through an operation, by its name; False, and all that it touches is held, where it cannot be said."""
+"""How channels go through an operation, by its name; where a rule returns False, all that it touches is held."""

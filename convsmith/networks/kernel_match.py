@@ -55,7 +55,9 @@ class Likeness:
         words = ", ".join((self.kernel, *self.changes))
         if len(self.channels) != len(COLOURS) or not self.cosine:
             return words
-        weights = ", ".join(f"{name} {round(weight, 1) + 0.0:.1f}" for name, weight in zip(COLOURS, self.channels, strict=True))
+        weights = ", ".join(
+            f"{name} {round(weight, 1) + 0.0:.1f}" for name, weight in zip(COLOURS, self.channels, strict=True)
+        )
         return f"{words} in {weights}"
 
     @property

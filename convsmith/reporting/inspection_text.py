@@ -17,6 +17,10 @@ from convsmith.reporting.inspection_compared import differing, figures
 from convsmith.reporting.svg import element
 
 WIDTH = 120
+LEGEND = (
+    "Of one image. keeps: what training holds of it for the backward pass; discards: what a downsampling drops; "
+    "sees, stride, offset: receptive field in px; (n): layers within."
+)
 LONG = 14
 """Characters of a layer's path beyond which the columns move closer, so that a line holds all of it."""
 
@@ -31,6 +35,7 @@ def table(inspection: Inspection, *, every: bool = False) -> RenderableType:
     parts: list[RenderableType] = [
         Text(_named(inspection), style="bold"),
         _layers(inspection, inspection.rows if every else inspection.folded),
+        Text(LEGEND, style="dim"),
         *_sums(inspection),
         Text(),
         *(Text(_said(line)) for line in totals(inspection)),
@@ -130,17 +135,16 @@ def share_cell(part: int | None, whole: int | None) -> str:
 
 
 def _layers(inspection: Inspection, rows: Sequence[Row]) -> Table:
-    shown = _plain(
-        "layer", "what it does", "gives", "parameters", "MACs", "share", "keeps", "discards", "sees", "stride", "offset",
-        close=max((len(row.path) for row in rows), default=0) > LONG,
-    )  # fmt: skip
+    close = max((len(row.path) for row in rows), default=0) > LONG
+    figures = ("parameters", "MACs", "share", "keeps", "discards", "sees", "stride", "offset")
+    shown = _plain("layer", "what it does", "gives", *figures, close=close)
     for row in rows:
         shown.add_row(*map(_safe, _cells(inspection, row)))
     return shown
 
 
 def _cells(inspection: Inspection, row: Row) -> tuple[str, ...]:
-    more = f" ({row.layers} layers)" if row.layers > 1 else ""
+    more = f" ({row.layers})" if row.layers > 1 else ""
     return (
         row.path or "(the network itself)", f"{row.detail}{more}", by(row.output),
         f"{row.parameters:,}" if row.parameters else "", amount(row.macs) if row.macs != 0 else "",

@@ -60,7 +60,7 @@ def test_the_table_tells_what_is_known_and_marks_what_is_not():
     text = as_text(table(inspection()))
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
     assert re.split(r" {2,}", lines["block"].strip())[1:] == [
-        "Residual (7 layers)", "16 × 16 × 16", "3,680", "900 k", "?", "64 KiB", "75 %", "9", "2", "0.5",
+        "Residual (7)", "16 × 16 × 16", "3,680", "900 k", "?", "64 KiB", "75 %", "9", "2", "0.5",
     ]  # fmt: skip
     assert re.split(r" {2,}", lines["attention"].strip())[3:] == ["64", "?", "?", "?", "?", "?", "?"]
     assert "4,138 (4,000 trainable, 138 frozen)" in lines["Parameters"]

@@ -1,26 +1,78 @@
-"""Networks: built from a design, taken from a table or from the user's file, checked and counted."""
+"""Networks: built from a design, taken from a table or from the user's file, checked and counted.
 
-from convsmith.networks.analysis import Parameters, activation_bytes, count_macs, count_parameters
-from convsmith.networks.blocks import NODES
-from convsmith.networks.catalogue import ModelName, build_named, refuse_options, resolve, size_options
-from convsmith.networks.catalogue import names as model_names
-from convsmith.networks.convnet import build, build_design
-from convsmith.networks.head import Head, find_head, head_inputs, replace_head, set_head
-from convsmith.networks.initialisation import INITIALISATIONS, initialise, residual_ends
-from convsmith.networks.kernel_bank import KERNELS, kernel_named
-from convsmith.networks.kernel_match import Likeness, likenesses
-from convsmith.networks.kernels import convolve, padded, pooled
-from convsmith.networks.layers import LAYER_KINDS, LAYERS, layer_parameters, layer_shape
-from convsmith.networks.listing import Listing, list_models, match_models
-from convsmith.networks.loading import load_pretrained
-from convsmith.networks.own import check_output, code_sha256, load_own, parse_arguments
-from convsmith.networks.pretrained import Pretrained, describe_weights
-from convsmith.networks.receptive import Field, Fields, last_map, receptive_fields, stage_maps
-from convsmith.networks.signal import Signal, signal_through_depth
-from convsmith.networks.stages import Stage, stages
-from convsmith.networks.weights import Found, find_weights, read_weights, sha256_of
-from convsmith.networks.winograd import WinogradConv2d, multiplications
-from convsmith.networks.zoo import MODELS, PRESETS, Fitted, fit_design, preset
+Names are loaded when they are first used: kernels and sizes need no PyTorch, and lists of commands nothing at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PLACES = {
+    "Parameters": "analysis",
+    "activation_bytes": "analysis",
+    "count_macs": "analysis",
+    "count_parameters": "analysis",
+    "NODES": "blocks",
+    "ModelName": "catalogue",
+    "build_named": "catalogue",
+    "model_names": "catalogue",
+    "refuse_options": "catalogue",
+    "resolve": "catalogue",
+    "size_options": "catalogue",
+    "build": "convnet",
+    "build_design": "convnet",
+    "Head": "head",
+    "find_head": "head",
+    "head_inputs": "head",
+    "replace_head": "head",
+    "set_head": "head",
+    "INITIALISATIONS": "initialisation",
+    "initialise": "initialisation",
+    "residual_ends": "initialisation",
+    "KERNELS": "kernel_bank",
+    "kernel_named": "kernel_bank",
+    "Likeness": "kernel_match",
+    "likenesses": "kernel_match",
+    "convolve": "kernels",
+    "padded": "kernels",
+    "pooled": "kernels",
+    "LAYERS": "layers",
+    "LAYER_KINDS": "layers",
+    "layer_parameters": "layers",
+    "layer_shape": "layers",
+    "Listing": "listing",
+    "list_models": "listing",
+    "match_models": "listing",
+    "load_pretrained": "loading",
+    "check_output": "own",
+    "code_sha256": "own",
+    "load_own": "own",
+    "parse_arguments": "own",
+    "Pretrained": "pretrained",
+    "describe_weights": "pretrained",
+    "Field": "receptive",
+    "Fields": "receptive",
+    "last_map": "receptive",
+    "receptive_fields": "receptive",
+    "stage_maps": "receptive",
+    "Signal": "signal",
+    "signal_through_depth": "signal",
+    "Stage": "staging",
+    "stages": "staging",
+    "Found": "weights",
+    "find_weights": "weights",
+    "read_weights": "weights",
+    "sha256_of": "weights",
+    "WinogradConv2d": "winograd",
+    "multiplications": "winograd",
+    "Fitted": "zoo",
+    "MODELS": "zoo",
+    "PRESETS": "zoo",
+    "fit_design": "zoo",
+    "preset": "zoo",
+}
+_NAMED_THERE = {"model_names": "names"}
 
 __all__ = [
     "INITIALISATIONS",
@@ -86,3 +138,37 @@ __all__ = [
     "stage_maps",
     "stages",
 ]
+
+if TYPE_CHECKING:
+    from convsmith.networks.analysis import Parameters, activation_bytes, count_macs, count_parameters
+    from convsmith.networks.blocks import NODES
+    from convsmith.networks.catalogue import ModelName, build_named, refuse_options, resolve, size_options
+    from convsmith.networks.catalogue import names as model_names
+    from convsmith.networks.convnet import build, build_design
+    from convsmith.networks.head import Head, find_head, head_inputs, replace_head, set_head
+    from convsmith.networks.initialisation import INITIALISATIONS, initialise, residual_ends
+    from convsmith.networks.kernel_bank import KERNELS, kernel_named
+    from convsmith.networks.kernel_match import Likeness, likenesses
+    from convsmith.networks.kernels import convolve, padded, pooled
+    from convsmith.networks.layers import LAYER_KINDS, LAYERS, layer_parameters, layer_shape
+    from convsmith.networks.listing import Listing, list_models, match_models
+    from convsmith.networks.loading import load_pretrained
+    from convsmith.networks.own import check_output, code_sha256, load_own, parse_arguments
+    from convsmith.networks.pretrained import Pretrained, describe_weights
+    from convsmith.networks.receptive import Field, Fields, last_map, receptive_fields, stage_maps
+    from convsmith.networks.signal import Signal, signal_through_depth
+    from convsmith.networks.staging import Stage, stages
+    from convsmith.networks.weights import Found, find_weights, read_weights, sha256_of
+    from convsmith.networks.winograd import WinogradConv2d, multiplications
+    from convsmith.networks.zoo import MODELS, PRESETS, Fitted, fit_design, preset
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'convsmith.networks' has no attribute {name!r}")
+    place = importlib.import_module(f"convsmith.networks.{_PLACES[name]}")
+    return getattr(place, _NAMED_THERE.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

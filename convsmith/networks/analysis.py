@@ -21,7 +21,7 @@ from convsmith.networks.discards import discarded
 from convsmith.networks.graph import Graph, Operation, record
 from convsmith.networks.imagined import ValuesNeeded
 from convsmith.networks.macs import macs_of
-from convsmith.networks.memory import held_bytes, inference_bytes, kept_by_call
+from convsmith.networks.memory import inference_bytes, kept_by_call
 from convsmith.networks.receptive import Field, Fields, receptive_fields
 from convsmith.networks.untouched import undisturbed, zeros
 
@@ -149,7 +149,7 @@ def analyse(model: nn.Module, shape: Sequence[int], *, name: str = "", batch: in
         name, tuple(shape), batch, graph, tuple(_layers(graph, macs, fields, kept)), count_parameters(model),
         tuple(name for name, _ in model.named_parameters() if name not in read),
         None if None in macs.values() else sum(filter(None, macs.values())), tuple(unknown), fields,
-        None if kept is None else sum(kept.values()), inference_bytes(graph, held_bytes(model)),
+        None if kept is None else sum(kept.values()), inference_bytes(graph, model),
     )  # fmt: skip
 
 
@@ -229,10 +229,9 @@ def _unknown_products(graph: Graph, macs: Mapping[int, int | None]) -> list[str]
 
 
 def _unknown_fields(graph: Graph, fields: Fields) -> list[str]:
-    """The reasons for which receptive fields get lost; that a value is no part of the image is none."""
-    returned = (value for call in graph.calls if call.leaf for value in call.outputs)
-    reasons = dict.fromkeys(fields.reason(value) for value in (*returned, *graph.outputs))
-    return [f"Receptive fields get lost: {reason}." for reason in reasons if reason not in ("", fields.reason(-1))]
+    values = (*(value for call in graph.calls if call.leaf for value in call.outputs), *graph.outputs)
+    reasons = dict.fromkeys(fields.reason(value) for value in values if fields.unknown(value))
+    return [f"Receptive fields get lost: {reason}." for reason in reasons]
 
 
 def _layers(

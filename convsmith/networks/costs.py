@@ -15,7 +15,8 @@ from torch import nn
 from convsmith.design import ConvNet
 from convsmith.networks.analysis import Analysis, analyse, count_macs, count_parameters
 from convsmith.networks.convnet import build_design
-from convsmith.networks.receptive import Field, last_map
+from convsmith.networks.graph import record
+from convsmith.networks.receptive import Field, last_map, receptive_fields
 
 Quantity = Literal["parameters", "macs", "memory", "latency"]
 QUANTITIES: tuple[Quantity, ...] = ("parameters", "macs", "memory", "latency")
@@ -108,6 +109,14 @@ def costs_from(known: Analysis) -> Costs:
 def design_costs(design: ConvNet, shape: Sequence[int], outputs: int) -> Costs:
     """What a design costs for images of `shape` and so many classes, built without values."""
     return costs(bare(design, shape, outputs), shape)
+
+
+def field_of(model: nn.Module, shape: Sequence[int]) -> Field | None:
+    """The receptive field of a network's last map by itself, which takes less time than all its costs."""
+    graph = record(model, shape)
+    fields = receptive_fields(graph)
+    last = last_map(graph, fields)
+    return None if last is None else fields.of(last)
 
 
 def bare(design: ConvNet, shape: Sequence[int], outputs: int) -> nn.Module:

@@ -320,7 +320,8 @@ RULES: Mapping[str, Callable[[Coupling, Operation], bool]] = dict([
     *_named(_norm, "native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm"),
     *_named(
         _pointwise, "relu", "leaky_relu", "hardtanh", "silu", "gelu", "hardswish", "hardsigmoid", "sigmoid", "tanh",
-        "elu", "mish", "softplus", "clamp", "clamp_min", "clone", "alias", "detach", "_to_copy", "add", "sub", "mul", "div",
+        "elu", "mish", "softplus", "clamp", "clamp_min", "clone", "alias", "detach", "_to_copy", "add", "sub", "mul",
+        "div",
         "max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
         "constant_pad_nd", "reflection_pad2d", "replication_pad2d",
     ),

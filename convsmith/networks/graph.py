@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.networks.imagined import Imagined, Storages, imagined, refusal, tensors_in, watched
+from convsmith.networks.imagined import Imagined, Storages, channels_last, imagined, refusal, tensors_in, watched
 
 Kind = Literal["input", "parameter", "buffer", "constant", "result"]
 WRITTEN = "written"
@@ -41,6 +41,7 @@ class Value:
         name: the path of a parameter or buffer, else empty.
         storage: values with equal numbers share memory.
         bytes: of that memory.
+        channels_last: whether channels lie closest together in memory, and not the columns of an image.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Value:
     name: str
     storage: int
     bytes: int
+    channels_last: bool
 
     @property
     def elements(self) -> int:
@@ -284,7 +286,9 @@ class _Recorder(TorchDispatchMode):
 
     def _new(self, tensor: Tensor, kind: Kind, name: str = "") -> int:
         number, memory = self._storages.number(tensor), tensor.untyped_storage().nbytes()
-        value = Value(len(self.values), tuple(tensor.shape), tensor.dtype, kind, name, number, memory)
+        value = Value(
+            len(self.values), tuple(tensor.shape), tensor.dtype, kind, name, number, memory, channels_last(tensor)
+        )
         self.values.append(value)
         key = id(tensor)
         alive = weakref.ref(tensor, lambda _: self._known.pop(key, None))

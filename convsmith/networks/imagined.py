@@ -141,6 +141,11 @@ def tensors_in(item: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
+def channels_last(tensor: Tensor) -> bool:
+    """Whether the channels of `[N, C, H, W]` lie closest together in memory; also of a part of such a tensor."""
+    return tensor.ndim == 4 and tensor.stride(1) == 1 != tensor.stride(3)
+
+
 SIZE_MEND = "Give the input size that it is made for: --input CxHxW."
 """What to do where a network fails on images of a size."""
 

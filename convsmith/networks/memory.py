@@ -2,14 +2,12 @@
 
 Each piece of memory is counted from its birth to its death, as Python and autograd would hold it: in inference by the
 recorded graph, in training by a forward and a backward pass over fake tensors. What PyTorch takes before the first
-image comes on top, and what kernels take for a moment: on a processor, oneDNN copies what a convolution reads and makes
-into layouts of its own, one layer at a time. Of that only what is made of weights is counted (see `_workspace`), since
-it does not shrink with the batch.
+image comes on top, and what kernels take for a moment, except for what is known of convolutions on a processor (see
+`workspaces`).
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convsmith.errors import UsageError
 from convsmith.networks.graph import Graph
 from convsmith.networks.imagined import SIZE_MEND, Imagined, Storages, imagined, refusal, tensors_in, watched
+from convsmith.networks.workspaces import forward_workspace, gradient_workspace
 
 Optimizer = Literal["none", "sgd", "momentum", "adamw"]
 Precision = Literal["float32", "bfloat16"]
@@ -123,22 +122,25 @@ def held_bytes(model: nn.Module) -> int:
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def inference_bytes(graph: Graph, held: int) -> int:
-    """The most memory at any moment of an inference pass, in bytes.
+def inference_bytes(graph: Graph, model: nn.Module) -> int:
+    """The most memory at any moment of an inference pass, in bytes, the network's own included.
 
     Args:
         graph: of the pass.
-        held: bytes of the network itself, see `held_bytes`.
+        model: that was recorded.
     """
     change = Counter[int]()
     seen: set[int] = set()
     born = {**dict.fromkeys(graph.inputs, 0), **graph.producer()}
-    for value in graph.values:  # one without a producer is the network's own, and in `held`
+    for value in graph.values:  # one without a producer is the network's own
         if value.storage not in seen and value.index in born:
             change[born[value.index]] += value.bytes
             change[graph.freed.get(value.storage, len(graph.operations))] -= value.bytes
         seen.add(value.storage)
-    return held + max(accumulate(change[place] for place in range(len(graph.operations) + 1)))
+    alive = accumulate(change[operation.index] for operation in graph.operations)
+    on_processor = all(parameter.device.type in ("cpu", "meta") for parameter in model.parameters())
+    work = (forward_workspace(operation, graph) if on_processor else 0 for operation in graph.operations)
+    return held_bytes(model) + max(map(sum, zip(alive, work, strict=True)), default=graph.values[graph.inputs[0]].bytes)
 
 
 class _Ledger(TorchDispatchMode):
@@ -157,7 +159,10 @@ class _Ledger(TorchDispatchMode):
         for tensor in tensors_in(result):
             self._count(tensor)
         if func is torch.ops.aten.convolution_backward.default:
-            self.peak = max(self.peak, self.now + _workspace(args[1], args[2], args[4], args[6], args[9]))
+            images, weight, stride, dilation, groups = (args[place] for place in (1, 2, 4, 6, 9))
+            if images.device.type == "cpu":
+                work = gradient_workspace(images, weight, stride, dilation, groups)
+                self.peak = max(self.peak, self.now + work)
         self.peak = max(self.peak, self.now)
         return result
 
@@ -169,29 +174,6 @@ class _Ledger(TorchDispatchMode):
 
     def _free(self, number: int) -> None:
         self.now -= self._bytes.pop(number, 0)
-
-
-def _workspace(images: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int], groups: int) -> int:
-    """Bytes that oneDNN takes for a moment for the gradient of a convolution's weights, on a processor.
-
-    It makes it in a layout of its own, in bfloat16 from sums in float32, and copies it; where images lie channels last,
-    it also copies the weights. Groups are then laid out in blocks of 16 x 16 channels (8 x 8 without AVX-512): 256
-    times their size where they have one channel, but for 3x3, which has a kernel of its own. What it takes for images
-    is small by comparison where the peak is, at the end of the network. Measured with PyTorch 2.14.
-    """
-    if images.device.type != "cpu" or images.ndim != 4:
-        return 0
-    outputs, inputs, *kernel = weight.shape
-    full = weight.dtype == torch.float32
-    last = images.stride(1) == 1 != images.stride(3)
-    if full and max(*kernel, *stride) == 1 == torch.get_num_threads() and groups == 1 and images.shape[0] < 16:
-        return 0  # PyTorch's own kernel
-    if not last or groups == 1 or (inputs == 1 and outputs == groups and max(kernel) <= 3 and max(dilation) == 1):
-        return weight.numel() * ((12 if full else 6) if last and groups == 1 else 4)
-    block = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
-    blocks = groups * math.ceil(inputs / block) * math.ceil(outputs / groups / block) * block**2 * math.prod(kernel)
-    positions = math.prod(images.shape[2:]) * (1 + 1 / math.prod(stride))
-    return 4 * blocks if full else 6 * blocks + round(2 * block * groups * positions)
 
 
 class _Kept:

@@ -10,13 +10,14 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.networks.analysis import count_parameters
-from convsmith.networks.costs import Costs, Difference, costs
+from convsmith.networks.costs import Difference, costs
 from convsmith.networks.graph import Graph, Ref, record
 from convsmith.networks.narrowing import narrow
 from convsmith.registry import Entry, Registry
@@ -133,13 +134,12 @@ def separable(layer: nn.Module, positions: int = 1) -> nn.Module | None:
     """
     if not _full(layer):
         return None
-    inward, outward, bias = layer.in_channels, layer.out_channels, layer.bias is not None
-    spatial = nn.Conv2d(inward, inward, groups=inward, bias=bias, **_window(layer), **_like(layer))
-    mixing = nn.Conv2d(inward, outward, 1, bias=bias, **_like(layer))
+    spatial = _conv(layer, layer.in_channels, layer.in_channels, groups=layer.in_channels)
+    mixing = _pointwise(layer, layer.in_channels, layer.out_channels)
     if not layer.weight.is_meta:
         kernels, factors = _halves(layer.weight.detach().transpose(0, 1).flatten(2), 1)
-        _filled(spatial, kernels.reshape(spatial.weight.shape))
-        _filled(mixing, factors[:, :, 0].T[:, :, None, None], layer.bias)
+        _fill(spatial, kernels.reshape(spatial.weight.shape))
+        _fill(mixing, factors[:, :, 0].T[:, :, None, None], layer.bias)
     return nn.Sequential(spatial, mixing)
 
 
@@ -151,31 +151,25 @@ def bottleneck(layer: nn.Module, positions: int = 1) -> nn.Module | None:
     """
     if not _full(layer):
         return None
-    inward, outward, bias = layer.in_channels, layer.out_channels, layer.bias is not None
-    inner = max(1, round(inward * RATIO))
-    narrowing = nn.Conv2d(inward, inner, 1, bias=bias, **_like(layer))
-    wide = nn.Conv2d(inner, outward, bias=bias, **_window(layer), **_like(layer))
+    inner = max(1, round(layer.in_channels * RATIO))
+    mixing, wide = _pointwise(layer, layer.in_channels, inner), _conv(layer, inner, layer.out_channels)
     if not layer.weight.is_meta:
-        weight = layer.weight.detach()
-        mixtures, rest = _halves(weight.transpose(0, 1).flatten(1).T[None], inner)
-        _filled(narrowing, mixtures[0].T.reshape(narrowing.weight.shape))
-        kernels = rest[0].reshape(outward, *weight.shape[2:], inner)
-        _filled(wide, kernels.permute(0, 3, 1, 2), layer.bias)
-    return nn.Sequential(narrowing, wide)
+        high, across = layer.kernel_size
+        kernels, mixtures = _halves(layer.weight.detach().transpose(0, 1).flatten(1)[None], inner)
+        _fill(mixing, mixtures[0].T[:, :, None, None])
+        _fill(wide, kernels[0].reshape(layer.out_channels, high, across, inner).permute(0, 3, 1, 2), layer.bias)
+    return nn.Sequential(mixing, wide)
 
 
 def grouped(layer: nn.Module, positions: int = 1) -> nn.Module | None:
     """The channels in groups that do not see each other (Krizhevsky et al. 2012; Xie et al. 2017); weights within."""
-    if not _full(layer):
+    groups = math.gcd(GROUPS, layer.in_channels, layer.out_channels) if _full(layer) else 1
+    if not _full(layer) or groups == 1:
         return None
-    groups = math.gcd(GROUPS, layer.in_channels, layer.out_channels)
-    if groups == 1:
-        return None
-    bias = layer.bias is not None
-    new = nn.Conv2d(layer.in_channels, layer.out_channels, groups=groups, bias=bias, **_window(layer), **_like(layer))
+    new = _conv(layer, layer.in_channels, layer.out_channels, groups=groups)
     if not layer.weight.is_meta:
         rows = layer.weight.detach().chunk(groups)
-        _filled(new, torch.cat([row.chunk(groups, 1)[place] for place, row in enumerate(rows)]), layer.bias)
+        _fill(new, torch.cat([row.chunk(groups, 1)[place] for place, row in enumerate(rows)]), layer.bias)
     return new
 
 
@@ -183,18 +177,14 @@ def smaller_kernel(layer: nn.Module, positions: int = 1) -> nn.Module | None:
     """3x3 where the kernel was larger: the middle of the weights (Simonyan & Zisserman 2015, section 2.3)."""
     if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         return None
-    high, wide = layer.kernel_size
-    if high != wide or high <= SMALL or high % 2 == 0:
-        return None
+    high, across = layer.kernel_size
     border = (high - SMALL) // 2
-    cut = [pad - border * apart for pad, apart in zip(layer.padding, layer.dilation, strict=True)]
-    if min(cut) < 0 or max(layer.stride) > SMALL:
+    padding = layer.padding[0] - border * layer.dilation[0], layer.padding[1] - border * layer.dilation[1]
+    if high != across or high <= SMALL or high % 2 == 0 or min(padding) < 0 or max(layer.stride) > SMALL:
         return None
-    ways = {**_window(layer), "kernel_size": SMALL, "padding": tuple(cut)}
-    bias = layer.bias is not None
-    new = nn.Conv2d(layer.in_channels, layer.out_channels, groups=layer.groups, bias=bias, **ways, **_like(layer))
+    new = _conv(layer, layer.in_channels, layer.out_channels, groups=layer.groups, kernel=SMALL, padding=padding)
     if not layer.weight.is_meta:
-        _filled(new, layer.weight.detach()[:, :, border:-border, border:-border], layer.bias)
+        _fill(new, layer.weight.detach()[:, :, border:-border, border:-border], layer.bias)
     return new
 
 
@@ -225,50 +215,64 @@ def pool_before(layer: nn.Module, positions: int = 1) -> nn.Module | None:
     if not isinstance(layer, nn.Linear) or positions == 1:
         return None
     channels = layer.in_features // positions
-    linear = nn.Linear(channels, layer.out_features, bias=layer.bias is not None, **_like(layer))
+    like = layer.weight
+    linear = nn.Linear(channels, layer.out_features, layer.bias is not None, device=like.device, dtype=like.dtype)
     if not layer.weight.is_meta:
-        _filled(linear, layer.weight.detach().unflatten(1, (channels, positions)).sum(2), layer.bias)
+        _fill(linear, layer.weight.detach().unflatten(1, (channels, positions)).sum(2), layer.bias)
     return PooledLinear(linear, positions)
 
 
 REWRITES = Registry(
     "rewrite",
     [
-        Entry("separable", separable, "depthwise, then 1x1, in place of a full convolution", "Howard et al. 2017"),
-        Entry("bottleneck", bottleneck, "1x1 to a quarter of the channels before the convolution", "Szegedy et al. 2015"),
+        Entry("separable", separable, "depthwise, then 1x1, in place of full convolutions", "Howard et al. 2017"),
+        Entry("bottleneck", bottleneck, "1x1 to a quarter of the channels first", "Szegedy et al. 2015"),
         Entry("grouped", grouped, f"convolutions in {GROUPS} groups", "Xie et al. 2017"),
         Entry("smaller-kernel", smaller_kernel, "3x3 in place of larger kernels", "Simonyan & Zisserman 2015"),
-        Entry("pool-before-linear", pool_before, "global average pooling before a large linear layer", "Lin et al. 2014"),
+        Entry("pool-before-linear", pool_before, "global average pooling before linear layers", "Lin et al. 2014"),
     ],
 )  # fmt: skip
 """Other forms of layers: functions from a layer, and the positions that it reads flattened, to a new one or None."""
 
 
-def _full(layer: nn.Module) -> bool:
+def _full(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is a convolution that looks around and over all channels."""
-    return (
-        isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1 and layer.padding_mode == "zeros"
+    wide = isinstance(layer, nn.Conv2d) and layer.groups == 1 and max(layer.kernel_size) > 1
+    return wide and layer.padding_mode == "zeros"
+
+
+def _conv(
+    like: nn.Conv2d,
+    inward: int,
+    outward: int,
+    *,
+    groups: int = 1,
+    kernel: int | None = None,
+    padding: tuple[int, int] | None = None,
+) -> nn.Conv2d:
+    """A convolution that moves as another does."""
+    high, across = like.kernel_size if kernel is None else (kernel, kernel)
+    border = padding or (like.padding if isinstance(like.padding, str) else (like.padding[0], like.padding[1]))
+    (down, right), (apart, aside) = like.stride, like.dilation
+    return nn.Conv2d(
+        inward, outward, (high, across), (down, right), border, (apart, aside), groups, bias=like.bias is not None,
+        device=like.weight.device, dtype=like.weight.dtype,
     )  # fmt: skip
 
 
-def _window(layer: nn.Conv2d) -> dict[str, object]:
-    keys = ("kernel_size", "stride", "padding", "dilation")
-    return {key: getattr(layer, key) for key in keys}
-
-
-def _like(layer: nn.Module) -> dict[str, object]:
-    weight = layer.get_parameter("weight")
-    return {"device": weight.device, "dtype": weight.dtype}
+def _pointwise(like: nn.Conv2d, inward: int, outward: int) -> nn.Conv2d:
+    weight = like.weight
+    return nn.Conv2d(inward, outward, 1, bias=like.bias is not None, device=weight.device, dtype=weight.dtype)
 
 
 def _halves(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest products of rank `rank`: `[B, m, n]` is about `second @ first.T`; both get the root of its size."""
+    """The nearest products of a rank: `[B, m, n]` is about `second @ first.T`, and both have the root of its size."""
     left, sizes, right = torch.linalg.svd(matrices, full_matrices=False)
     roots = sizes[:, None, :rank].sqrt()
     return right[:, :rank].transpose(1, 2) * roots, left[:, :, :rank] * roots
 
 
-def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
+def _fill(layer: nn.Module, weight: Tensor, bias: Tensor | None = None) -> None:
     with torch.no_grad():
         layer.get_parameter("weight").copy_(weight)
         own = layer.bias
@@ -289,10 +293,7 @@ def _positions(graph: Graph) -> Mapping[str, int]:
             if len(maker.inputs) != 1:  # what works on each value by itself, or gives it another shape, reads only one
                 break
             value = graph.values[maker.inputs[0]]
-        if (
-            len(value.shape) == 4
-            and math.prod(value.shape[2:]) > 1
-            and math.prod(value.shape) == graph.values[read.index].elements
-        ):
+        flat = len(value.shape) == 4 and value.shape[0] == graph.values[read.index].shape[0]
+        if flat and value.elements == graph.values[read.index].elements and math.prod(value.shape[2:]) > 1:
             found[operation.module] = math.prod(value.shape[2:])
     return found

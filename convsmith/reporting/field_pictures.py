@@ -31,10 +31,10 @@ BRIGHTEST = 99.5
 """The percentile of weights that is drawn as full orange, for single pixels stand out far."""
 SMALL = 40
 """A field that is drawn smaller than this, px, is shown once more in a corner, enlarged."""
-TEXT = 15
+TEXT = 14
 DASH = 8
 ARROW = 9
-EDGE = 4
+EDGE = 8
 """Padding that is shown beyond where a field ends, px."""
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -70,15 +70,15 @@ class FieldSeen:
         rows, columns = self.places
         maps = f"{rows} x {columns} places" if columns > 1 else f"{rows} tokens"
         if self.box is None:
-            can = "what one can see is not known"
+            can = "what each can see is not known"
         elif self.whole:
             can = "each can see the whole picture"
         else:
             height, width = self.box[2] - self.box[0] + 1, self.box[3] - self.box[1] + 1
-            can = f"one can see {height} px" if height == width else f"one can see {height} x {width} px"
+            can = f"each can see {height} px" if height == width else f"each can see {height} x {width} px"
         if self.side is None:
             return f"{maps}; {can}."
-        return f"{maps}; {can}; {self.share:.0%} of the effect comes from {self.side} px."
+        return f"{maps}; {can}; {self.share:.0%} of the effect is from {self.side} px."
 
 
 def field_picture(picture: np.ndarray, seen: FieldSeen) -> bytes:
@@ -126,10 +126,10 @@ def _drawn(picture: np.ndarray, seen: FieldSeen, margins: tuple[int, int]) -> Im
     whole.paste(_toned(picture, seen.weights), (margins[1], margins[0]))
     size = (round(whole.width * factor), round(whole.height * factor))
     canvas = whole.resize(size, Image.Resampling.NEAREST if factor == scale else Image.Resampling.LANCZOS)
-    frames = [Frame(seen.box, BLUE)] if seen.box is not None else []
+    frames = [Frame(seen.box, BLUE, gap=4)] if seen.box is not None else []
     if seen.side is not None:
         row, column = (math.ceil(middle - (seen.side - 1) / 2) for middle in seen.centre)
-        frames.append(Frame((row, column, row + seen.side - 1, column + seen.side - 1), ORANGE, DASH))
+        frames.append(Frame((row, column, row + seen.side - 1, column + seen.side - 1), ORANGE, dash=DASH))
     for frame in frames:
         _draw(canvas, frame, margins, factor)
     if seen.box is not None and max(seen.box[2] - seen.box[0], seen.box[3] - seen.box[1]) * factor < SMALL:
@@ -140,12 +140,12 @@ def _drawn(picture: np.ndarray, seen: FieldSeen, margins: tuple[int, int]) -> Im
 def _margins(picture: np.ndarray, stages: Sequence[FieldSeen]) -> tuple[int, int]:
     """How much padding to show, so that fields that end in it are seen to: rows, columns."""
     rows, columns = picture.shape[:2]
-    boxes = [seen.box for seen in stages if seen.box is not None and not seen.whole]
+    boxes = [seen.box for seen in stages if seen.box is not None]
     past = [
-        max((max(-box[i], box[i + 2] - side + 1) for box in boxes), default=0) for i, side in ((0, rows), (1, columns))
+        max((max(-box[i], box[i + 2] - side + 1) for box in boxes), default=-1) for i, side in ((0, rows), (1, columns))
     ]
     above, before = (
-        0 if width <= 0 else min(int(MARGIN * side), width + EDGE)
+        0 if width < 0 else min(int(MARGIN * side), width + EDGE)
         for width, side in zip(past, (rows, columns), strict=True)
     )
     return above, before
@@ -165,19 +165,26 @@ def _toned(picture: np.ndarray, weights: np.ndarray | None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame around pixels: first row, first column, last row, last column; dashed where `dash` is not 0."""
+    """A frame around pixels.
+
+    Args:
+        box: first row, first column, last row, last column.
+        colour: of the line.
+        dash: its length, px; 0 for a solid line.
+        gap: how far outside of the pixels it is drawn, px, so that two frames around the same pixels are both seen.
+    """
 
     box: tuple[int, int, int, int]
     colour: tuple[int, int, int]
     dash: int = 0
+    gap: int = 0
 
 
 def _draw(canvas: Image.Image, frame: Frame, origin: tuple[int, int], factor: float) -> None:
     """Draw a frame on a light edge, which shows on dark and on light pictures, or arrowheads to where it is."""
     top, left, bottom, right = frame.box
-    y0, x0, y1, x1 = (
-        edge * factor for edge in (top + origin[0], left + origin[1], bottom + 1 + origin[0], right + 1 + origin[1])
-    )
+    y0, x0 = ((edge + before) * factor - frame.gap for edge, before in zip((top, left), origin, strict=True))
+    y1, x1 = ((edge + before + 1) * factor + frame.gap for edge, before in zip((bottom, right), origin, strict=True))
     draw = ImageDraw.Draw(canvas)
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
     draw.line(corners, PAPER, width=5, joint="curve")

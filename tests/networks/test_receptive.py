@@ -113,7 +113,7 @@ def test_height_and_width_are_told_apart():
             for name in (
                 "resnet50d", "seresnet33ts", "ecaresnet26t", "skresnet18", "resnetblur18", "mobilenetv3_small_050",
                 "regnety_002", "dla46_c", "hrnet_w18_small", "cs3darknet_focus_s", "selecsls42b", "tresnet_m",
-                "fasternet_t0", "resnest14d", "torchvision googlenet", "torchvision shufflenet_v2_x0_5",
+                "fasternet_t0", "resnest14d", "torchvision squeezenet1_1", "torchvision shufflenet_v2_x0_5",
             )
         ),
     ],
@@ -122,8 +122,9 @@ def test_real_networks_agree_with_their_gradients(name):
     field, _ = final(built(name), 3, 256, 256)
     torchvision_name = name.removeprefix("torchvision ")
     model = timm.create_model(name) if torchvision_name == name else getattr(torchvision.models, torchvision_name)()
+    side = -(-(field.height.size + 100) // 32) * 32  # some networks take multiples of 32 only
     for axis, said_of in enumerate((field.height, field.width)):
-        found = by_gradient.measured(model, field.height.size + 100, axis=axis)
+        found = by_gradient.measured(model, side, axis=axis)
         assert (found.size, found.stride, found.offset) == (said_of.size, said_of.stride, said_of.offset)
 
 
@@ -293,8 +294,8 @@ def test_random_networks_agree_with_their_gradients(layers):
     agrees(layers)
 
 
-@pytest.mark.slow  # half a minute: the same over many more
-@settings(max_examples=400, deadline=None)
+@pytest.mark.slow  # minutes: the same over many more
+@settings(max_examples=150, deadline=None)
 @given(st.lists(layer, min_size=1, max_size=7))
 def test_many_random_networks_agree_with_their_gradients(layers):
     agrees(layers)

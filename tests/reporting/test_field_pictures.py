@@ -30,8 +30,8 @@ def places_of(drawn, colour):
 def test_the_frame_lies_around_the_pixels_that_can_be_seen():
     drawn = pixels(field_picture(BLACK, seen()))
     top, left, bottom, right = places_of(drawn, BLUE)
-    assert (abs(top - 100), abs(left - 120), abs(bottom - 200), abs(right - 260)) <= (1, 1, 1, 1)
-    inner = drawn[104:196, 124:256]
+    assert all(1 <= out <= 6 for out in (100 - top, 120 - left, bottom - 199, right - 259))  # just outside of them
+    inner = drawn[101:199, 121:259]
     assert (inner == inner[0, 0]).all()
 
 
@@ -42,7 +42,7 @@ def test_small_pictures_are_enlarged_with_hard_pixels_and_large_ones_made_smalle
     assert drawn.shape[1] == 320
     assert len(np.unique(drawn[:320, 0].reshape(-1, 3), axis=0)) == 2
     top, left, bottom, right = places_of(drawn, BLUE)
-    assert (abs(top - 80), abs(left - 80), abs(bottom - 240), abs(right - 240)) <= (1, 1, 1, 1)
+    assert all(1 <= out <= 6 for out in (80 - top, 80 - left, bottom - 239, right - 239))
     assert pixels(field_picture(np.zeros((800, 1600, 3), np.uint8), seen())).shape[1] == 640
 
 
@@ -58,6 +58,13 @@ def test_a_field_past_the_border_is_drawn_into_padding_and_one_further_out_is_po
     assert width == SIDE + 2 * 64
     assert blue[:9, width // 2].sum() > 4  # the arrowhead at the top
     assert not blue[30:400, 30 : width - 30].any()
+
+
+def test_a_field_that_is_the_whole_picture_is_framed():
+    drawn = pixels(field_picture(BLACK, replace(seen((0, 0, SIDE - 1, SIDE - 1)), whole=True)))
+    assert drawn.shape[1] == SIDE + 16
+    top, left, _, right = places_of(drawn, BLUE)
+    assert all(2 <= edge <= 7 for edge in (top, left, SIDE + 15 - right))
 
 
 def test_what_moves_a_stage_is_orange_and_the_rest_grey():
@@ -77,7 +84,10 @@ def test_the_effective_frame_is_dashed_and_a_small_field_is_shown_again_enlarged
     along = (drawn[130, 165:215] == ORANGE).all(1)
     assert 2 <= (np.diff(along.astype(int)) == 1).sum() <= 4
     top, _, bottom, _ = places_of(drawn[:, 150:230], ORANGE)
-    assert (abs(top - 130), abs(bottom - 171)) <= (1, 1)
+    assert (abs(top - 130) <= 1, abs(bottom - 171) <= 1) == (True, True)
+    both = pixels(field_picture(BLACK, seen((130, 170, 170, 210), side=41, centre=(150.0, 190.0))))
+    assert (both == BLUE).all(2).sum() > 300
+    assert (both == ORANGE).all(2).sum() > 100
     tiny = pixels(field_picture(BLACK, seen((10, 10, 16, 16))))
     assert places_of(tiny[:SIDE], BLUE)[2] > 250  # the enlarged one is in the other corner
 
@@ -97,10 +107,10 @@ def test_a_sheet_holds_all_stages_side_by_side():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (seen(), "28 x 28 places; one can see 100 x 140 px."),
-        (seen((0, 0, 34, 34), side=11), "28 x 28 places; one can see 35 px; 95% of the effect comes from 11 px."),
+        (seen(), "28 x 28 places; each can see 100 x 140 px."),
+        (seen((0, 0, 34, 34), side=11), "28 x 28 places; each can see 35 px; 95% of the effect is from 11 px."),
         (replace(seen(), whole=True), "28 x 28 places; each can see the whole picture."),
-        (replace(seen(None), places=(197, 1)), "197 tokens; what one can see is not known."),
+        (replace(seen(None), places=(197, 1)), "197 tokens; what each can see is not known."),
     ],
 )
 def test_a_sentence_says_what_is_drawn(given, says):

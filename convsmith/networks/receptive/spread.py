@@ -34,10 +34,10 @@ from convsmith.networks.receptive.parts import (
 )
 from convsmith.networks.receptive.taps import Taps
 
-NOWHERE = 1 << 40
+NOWHERE = 1 << 29
 """The first row of an interval that is empty; its last one is the negative."""
-MOST = 1 << 25
-"""Numbers in one array at the most: pairs of 5,800 tokens."""
+MOST = 1 << 24
+"""Numbers in one array at the most, 64 MiB: pairs of 4,096 tokens."""
 
 
 class UnfollowedError(Exception):
@@ -49,7 +49,7 @@ class Reach:
     """Rows, or columns, of the image that each position draws on.
 
     Args:
-        first, last: int64 arrays with the tensor's dimensions, of length 1 where a dimension makes no difference.
+        first, last: int32 arrays with the tensor's dimensions, of length 1 where a dimension makes no difference.
         mixed: positions of a whole map were mixed on the way, so that all draw on the same.
     """
 
@@ -103,7 +103,8 @@ class Spread:
 def of_image(shape: Sequence[int]) -> Spread:
     """Each pixel of `[N, C, H, W]` draws on itself."""
     batch, channels, height, width = shape
-    rows, columns = np.arange(height).reshape(1, 1, -1, 1), np.arange(width).reshape(1, 1, 1, -1)
+    rows = np.arange(height, dtype=np.int32).reshape(1, 1, -1, 1)
+    columns = np.arange(width, dtype=np.int32).reshape(1, 1, 1, -1)
     dims = (Part(batch),), (Part(channels),), (Part(height, 1, ((1, 1), STILL)),), (Part(width, 2, (STILL, (1, 1))),)
     return Spread(dims, (Reach(rows, rows), Reach(columns, columns)), (height, width))
 
@@ -406,7 +407,8 @@ def _gathered(array: np.ndarray, dim: int, length: int, move: Move | None, taps:
     if taps.valid is not None:
         there = there & taps.valid
     lengths = [1] * dim + list(index.shape) + [1] * (array.ndim - dim - 1)
-    return np.where(there.reshape(lengths), np.take(array, index, dim) + beyond.reshape(lengths), nowhere)
+    beyond = beyond.astype(np.int32).reshape(lengths)
+    return np.where(there.reshape(lengths), np.take(array, index, dim) + beyond, np.int32(nowhere))
 
 
 def _slid(move: Move | None, taps: Taps, first: np.ndarray, last: np.ndarray, dim: int) -> Move | None:

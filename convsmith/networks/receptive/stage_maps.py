@@ -49,7 +49,7 @@ def stage_maps(graph: Graph, fields: Fields) -> tuple[StageMap, ...]:
             continue
         value = call.outputs[0]
         size = _size(fields, value)
-        if size is None or any(_passes(graph, fields, outer, size) for outer in _around(graph, call)):
+        if size is None or any(_passes(graph, fields, outer, call, size) for outer in _around(graph, call)):
             continue
         known = found.pop(math.prod(size), None)
         if known is not None and known.value == value:  # several modules return it; the outermost one is what it ends
@@ -74,9 +74,16 @@ def _around(graph: Graph, call: Call) -> Iterator[Call]:
         outer = graph.calls[outer].parent
 
 
-def _passes(graph: Graph, fields: Fields, call: Call, size: tuple[int, int]) -> bool:
-    """Whether a block is given maps of this size and returns others."""
-    if call.type == "Sequential" or not call.inputs or not call.outputs:
+def _passes(graph: Graph, fields: Fields, outer: Call, call: Call, size: tuple[int, int]) -> bool:
+    """Whether a block is given maps of this size and returns others, with a call in it that is on the way."""
+    if not outer.inputs or not outer.outputs:
         return False
-    given, returned = _size(fields, call.inputs[0]), _size(fields, call.outputs[0])
-    return given == size and returned is not None and returned != size
+    given, returned = _size(fields, outer.inputs[0]), _size(fields, outer.outputs[0])
+    if given != size or returned is None or returned == size:
+        return False
+    before = (operation.name for operation in graph.operations[outer.start : call.stop])
+    return outer.type != "Sequential" or not any(name in WEIGHTY for name in before)
+
+
+WEIGHTY = ("convolution", "addmm", "mm", "bmm")
+"""A chain that has come to none of these has only prepared the next size, by a norm for example."""

@@ -33,7 +33,7 @@ import torchvision
 from convsmith.errors import ConvsmithError
 from convsmith.networks.analysis import analyse
 from convsmith.networks.graph import record
-from convsmith.networks.memory import held_bytes, inference_bytes, training_memory
+from convsmith.networks.memory import inference_bytes, training_memory
 from convsmith.networks.receptive import last_map, receptive_fields
 
 LIST = Path(__file__).with_name("analysis_networks.txt")
@@ -90,14 +90,13 @@ def field(name: str) -> Row:
         graph = record(model, (3, SIDE, 64) if axis == 0 else (3, 64, SIDE))
         fields = receptive_fields(graph)
         value = last_map(graph, fields)
-        middle = 0 if value is None else graph.values[value].shape[2 + axis] // 2
-        row["truth"][side] = field_row(shown.size, shown.stride, shown.offset, shown.offset + middle * shown.stride)
         found = None if value is None else fields.of(value)
+        place = None if value is None else fields.at(value)
+        middle = 0 if place is None else place.index[2 + axis] or 0
+        row["truth"][side] = field_row(shown.size, shown.stride, shown.offset, shown.offset + middle * shown.stride)
         row["convsmith"][side] = None
-        if value is not None and found is not None:
-            ours, centre = (found.height, found.width)[axis], fields.centre(value)
-            assert centre is not None
-            first, last = centre[axis], centre[axis + 2]
+        if found is not None and place is not None:
+            ours, first, last = (found.height, found.width)[axis], place.box[axis], place.box[axis + 2]
             row["convsmith"][side] = field_row(last - first + 1, ours.stride, ours.offset, (first + last) / 2)
             if not found.even:  # positions differ, and only the one in the middle is compared
                 for one in (row["truth"], row["convsmith"]):
@@ -121,7 +120,7 @@ def remembered(name: str) -> Row:
         real = truth.training_peak(model, shape, BATCH, precision)
         row[precision] = {"truth": real, "convsmith": said, "ratio": round(said / real, 4), "seconds": seconds}
         if precision == "float32":
-            said = inference_bytes(record(model, shape, batch=BATCH), held_bytes(model))
+            said = inference_bytes(record(model, shape, batch=BATCH), model)
             real = truth.inference_peak(model, shape, BATCH)
             row["inference"] = {"truth": real, "convsmith": said, "ratio": round(said / real, 4)}
     return row

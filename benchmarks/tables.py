@@ -58,6 +58,19 @@ def rows() -> Iterator[tuple[str, str, str]]:
             ", ".join(parts),
             ("benchmarks/depthwise.py"),
         )
+    record = _read("analysis_accuracy.json")
+    if record:
+        found, command = record["summary"], "benchmarks/analysis_accuracy.py"
+        tools = [name for name in ("convsmith", *record["versions"]) if "macs" in found.get(name, {})]
+        parts = [f"{name} {found[name]['macs']['right']:.1%}" for name in tools]
+        question = f"Multiply-adds of {found['convsmith']['networks']} networks, exactly as a real run has them"
+        yield question, ", ".join(parts), command
+        fields, memory = found["fields"], found["memory float32"]
+        figure = f"{fields['right']} of {fields['networks']} exactly right"
+        yield "Receptive fields below 900 px, beside gradients", figure, command
+        figure = f"{memory['least'] - 1:+.1%} to {memory['most'] - 1:+.1%}"
+        question = f"Peak memory of training said beforehand, for {memory['networks']} networks at batch 4"
+        yield question, figure, command
 
 
 def table() -> str:

@@ -177,8 +177,8 @@ def activation_bytes(model: nn.Module, input_shape: Sequence[int], batch: int, *
     """The bytes that a training step keeps between its forward and backward pass.
 
     What autograd keeps is summed, each storage once, the network's own left out. The gradients' own temporary memory
-    and the workspace of kernels come on top. A network that asks for values of its images is run with `probe` of them,
-    and the result scaled.
+    and the workspace of kernels come on top. A network that needs real images, since it asks for their values or uses
+    other libraries, is run with `probe` of them, and the result scaled.
 
     Args:
         model: any module whose output, or outputs, are tensors.
@@ -188,7 +188,7 @@ def activation_bytes(model: nn.Module, input_shape: Sequence[int], batch: int, *
     """
     try:
         return sum(kept_by_call(model, input_shape, batch=batch).values())
-    except ValuesNeeded:
+    except UsageError:
         return round(_measured_bytes(model, (probe, *input_shape)) * batch / probe)
 
 
@@ -234,6 +234,17 @@ def _unknown_fields(graph: Graph, fields: Fields) -> list[str]:
     return [f"Receptive fields get lost: {reason}." for reason in reasons]
 
 
+def _discards(operations: Sequence[Operation], graph: Graph, fields: Fields) -> float | None:
+    """The most that one of these operations discards; a gate's look at all of the image takes nothing away."""
+    shares: list[float] = []
+    for operation in operations:
+        share = discarded(operation, graph)
+        gate = any(f"{operation.module}.".startswith(f"{path}.") for path in fields.gates)
+        if share is not None and not (gate and set(graph.values[operation.outputs[0]].shape[2:]) <= {1}):
+            shares.append(share)
+    return max(shares, default=None)
+
+
 def _layers(
     graph: Graph, macs: Mapping[int, int | None], fields: Fields, kept: Mapping[tuple[str, int], int] | None
 ) -> list[Layer]:
@@ -250,15 +261,15 @@ def _layers(
     rows: list[tuple[int, Layer]] = []
     for call in graph.calls:
         counts = [macs[operation.index] for operation in own[call.index] if operation.index in macs]
-        shares = [share for operation in own[call.index] if (share := discarded(operation, graph)) is not None]
+        discards = _discards(own[call.index], graph, fields)
         bytes_kept = None if kept is None else kept.get((call.path, times[call.path]), 0)
         times[call.path] += 1
-        if call.leaf or counts or shares or bytes_kept or parameters[call.index]:
+        if call.leaf or counts or discards is not None or bytes_kept or parameters[call.index]:
             returned = call.outputs if call.leaf else own[call.index][-1].outputs if own[call.index] else ()
             layer = Layer(
                 call.index, call.path, call.type if call.leaf else FUNCTIONAL,
                 graph.values[returned[0]].shape if returned else None, parameters[call.index],
-                None if None in counts else sum(filter(None, counts)), bytes_kept, max(shares, default=None),
+                None if None in counts else sum(filter(None, counts)), bytes_kept, discards,
                 fields.of(returned[0]) if returned else None,
             )  # fmt: skip
             place = call.start if call.leaf or not own[call.index] else own[call.index][-1].index

@@ -146,18 +146,16 @@ class Clock:
     Args:
         model: with values; what all are compared with.
         shape: of one image, `(channels, height, width)`.
-        batch: images at once.
     """
 
-    def __init__(self, model: nn.Module, shape: Sequence[int], *, batch: int = 1) -> None:
+    def __init__(self, model: nn.Module, shape: Sequence[int]) -> None:
         self._model = model
-        self._images = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(0))
+        self._image = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0))
         self.seconds, _ = self._race(model, model)
-        self.batch = batch
         self.threads = torch.get_num_threads()
 
     def time(self, model: nn.Module) -> float:
-        """Seconds in which a network answers for a batch, in inference mode, the median of several."""
+        """Seconds in which a network answers for one image, in inference mode, the median of several."""
         first, other = self._race(self._model, model)
         return self.seconds * other / first
 
@@ -166,14 +164,15 @@ class Clock:
         taken: tuple[list[float], ...] = tuple([] for _ in racing)
         with torch.inference_mode():
             for model in racing:
-                model(self._images)  # the first time, kernels are chosen and memory is asked for
+                model(self._image)  # the first time, kernels are chosen and memory is asked for
             started = time.perf_counter()
-            while len(taken[0]) < TURNS or (
-                time.perf_counter() - started < SECONDS and len(taken[0]) < MOST_TURNS
-            ):  # fmt: skip
+            while True:
+                turns, spent = len(taken[0]), time.perf_counter() - started
+                if turns >= MOST_TURNS or (turns >= TURNS and spent >= SECONDS):
+                    break
                 for model, times in zip(racing, taken, strict=True):
                     before = time.perf_counter()
-                    model(self._images)
+                    model(self._image)
                     times.append(time.perf_counter() - before)
         return statistics.median(taken[0]), statistics.median(taken[1])
 

@@ -16,7 +16,8 @@ from convsmith.errors import UsageError
 Place = int | Literal["stem"]
 """A stage by its number, from 0, or the stem."""
 EVEN = 8
-"""Widths stay multiples of the largest power of two up to this that divides them now."""
+ROOM = 4
+"""Widths are rounded by an eighth at the most: to so many times the even number that they stay a multiple of."""
 
 
 def stage_number(design: ConvNet, text: str) -> int:
@@ -174,11 +175,11 @@ def scaled(design: ConvNet, factor: float, stage: int | None = None) -> ConvNet:
     rows = [_scaled_stage(design, number, factor) for number in range(len(design.stages))]
     changes: dict[str, Any] = {"stages": rows}
     if stem is not None:
-        hidden = {"hidden": _rounded(stem.hidden, factor)} if stem.hidden is not None else {}
-        width = _rounded(stem.width, factor, _read_in(design, 0))
+        hidden = {"hidden": scaled_width(stem.hidden, factor)} if stem.hidden is not None else {}
+        width = scaled_width(stem.width, factor, _read_in(design, 0))
         changes["stem"] = {**stem.model_dump(), "width": width, **hidden}
     if head.get("hidden"):
-        changes["head"] = {**head, "hidden": tuple(_rounded(width, factor) for width in head["hidden"])}
+        changes["head"] = {**head, "hidden": tuple(scaled_width(width, factor) for width in head["hidden"])}
     return edited(design, **changes)
 
 
@@ -186,13 +187,13 @@ def _scaled_stage(design: ConvNet, number: int, factor: float) -> dict[str, Any]
     stage = stage_at(design, number)
     row, options = stage.model_dump(), dict(stage.options)
     if stage.block == "dense":
-        options["growth"] = _rounded(option_of(stage, "growth"), factor)
+        options["growth"] = scaled_width(option_of(stage, "growth"), factor)
     elif stage.block == "inception" and options.get("branches"):
-        six = tuple(_rounded(width, factor) for width in option_of(stage, "branches"))
+        six = tuple(scaled_width(width, factor) for width in option_of(stage, "branches"))
         options["branches"], row["width"] = six, six[0] + six[2] + six[4] + six[5]
         return {**row, "options": options}
     if stage.width is not None:
-        row["width"] = _rounded(stage.width, factor, math.lcm(_needed(stage), _read_in(design, number + 1)))
+        row["width"] = scaled_width(stage.width, factor, math.lcm(_needed(stage), _read_in(design, number + 1)))
     return {**row, "options": options}
 
 
@@ -211,6 +212,14 @@ def _needed(stage: Stage) -> int:
     return max(1, round(groups / option_of(stage, "ratio")))
 
 
-def _rounded(width: int, factor: float, multiple: int = 1) -> int:
-    even = math.lcm(multiple, math.gcd(width, EVEN))
+def scaled_width(width: int, factor: float, multiple: int = 1) -> int:
+    """A number of channels times a factor, about as even as it was: multiples of 8 stay so, where there is room.
+
+    Args:
+        multiple: that it must be of, for groups.
+    """
+    even = math.gcd(width, EVEN)
+    while even > 1 and even * ROOM > width * factor:
+        even //= 2
+    even = math.lcm(even, multiple)
     return max(even, even * math.floor(width * factor / even + 0.5))

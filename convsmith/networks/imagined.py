@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from convsmith.networks.untouched import untouched
 
 
 class ValuesNeeded(UsageError):
-    """A network asks for values of the image, so that what it does is not known before it runs."""
+    """A network or a library that it uses needs values of the image, so what it does is not known before it runs."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,11 @@ def imagined(model: nn.Module, *, training: bool) -> Iterator[Imagined]:
             mend="Call it once with a batch of images, and then look at it.",
         )
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-
-    def fake(tensor: Tensor) -> Tensor:
-        if not tensor.is_meta:
-            twin = fakes.from_tensor(tensor)
-            twin.grad = None
-            return twin
-        with fakes:
-            twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-            return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
-
-    parameters = {name: (tensor, fake(tensor)) for name, tensor in model.named_parameters()}
-    buffers = {name: (tensor, fake(tensor)) for name, tensor in model.named_buffers()}
+    parameters = {name: (tensor, _twin(tensor, fakes)) for name, tensor in model.named_parameters()}
+    buffers = {name: (tensor, _twin(tensor, fakes)) for name, tensor in model.named_buffers()}
     twins = {id(tensor): twin for tensor, twin in (*parameters.values(), *buffers.values())}
-    with untouched(model, training=training), _attention_in_steps(), fakes, _NothingReal(fakes):
+    quiet = _unlogged()
+    with untouched(model, training=training), quiet, _attention_in_steps(), fakes, _NothingReal(fakes):
         for module in model.modules():
             registered: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
             for tensors in registered:
@@ -84,6 +76,17 @@ def imagined(model: nn.Module, *, training: bool) -> Iterator[Imagined]:
             first.device,
             next(floating, torch.get_default_dtype()),
         )
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """PyTorch logs a failure on fake tensors with its traceback before it raises it."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 class Storages:
@@ -164,11 +167,29 @@ def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str,
             f"{type(model).__name__} asks for values of the image{place}, so what it does is not known before it runs.",
             mend="Move what depends on values out of `forward`, or look at the part before it.",
         )
-    reason = " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300].rstrip(".")
+    if any(word in reason for word in (".numpy()", "no fake impl")) or "Unsupported" in type(error).__name__:
+        return ValuesNeeded(
+            f"{type(model).__name__} hands images to code that needs their values{place}: {reason}.",
+            mend="Look at the part before it; an operation of your own can be given a fake twin (torch.library).",
+        )
     return UsageError(
         f"{type(model).__name__} fails on images of {'x'.join(map(str, shape))}{place}: {reason}.",
         mend=mend,
     )
+
+
+def _twin(tensor: Tensor, fakes: Any) -> Tensor:
+    """The fake twin of a tensor, which may be one itself; one on the meta device has it on the processor."""
+    if fakes.is_our_fake(tensor):
+        return tensor
+    if not tensor.is_meta:
+        twin = fakes.from_tensor(tensor)
+        twin.grad = None
+        return twin
+    with fakes:
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
 class _NothingReal(TorchDispatchMode):
@@ -181,7 +202,7 @@ class _NothingReal(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not torch.ops.aten.lift_fresh.default:  # of a constant in the code, whose value it may ask for
-            args, kwargs = tree_map_only(Tensor, self._fakes.from_tensor, (args, kwargs))
+            args, kwargs = tree_map_only(Tensor, lambda tensor: _twin(tensor, self._fakes), (args, kwargs))
         return func(*args, **kwargs)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.networks.graph import Graph, record
-from convsmith.networks.layers.table import LAYER_KINDS
 from convsmith.networks.winograd import WinogradConv2d
 from convsmith.registry import Entry, Registry, suggestion
 
@@ -135,6 +134,8 @@ def gain_of(activation: str) -> float:
     Raises:
         UsageError: there is none of this name.
     """
+    from convsmith.networks.layers.table import LAYER_KINDS  # whose builders start their weights by the rules here
+
     known = [name for name, kind in LAYER_KINDS.items() if "activation" in kind.tags]
     if activation not in known:
         raise UsageError(f"There is no activation named {activation!r}.", mend=suggestion(activation, known))

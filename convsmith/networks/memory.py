@@ -1,9 +1,9 @@
 """How much memory a network takes, without running it.
 
 Each piece of memory is counted from its birth to its death, as Python and autograd would hold it: in inference by the
-recorded graph, in training by a forward and a backward pass over fake tensors. What PyTorch takes before the first
-image comes on top, and what kernels take for a moment, except for what is known of convolutions on a processor (see
-`workspaces`).
+recorded graph, in training by a forward and a backward pass over fake tensors. It is what PyTorch's allocator gives
+out, with what convolutions take for a moment on a processor (see `workspaces`). A process holds more: PyTorch itself,
+and what the C library keeps after it was freed, on Linux about a third more at worst.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def training_memory(
                 loss = _loss(output)
             activations = kept.total
             if loss.requires_grad:
-                loss.backward()
+                _backward(model, loss)
         gradients = [parameter.grad for parameter in fake.parameters.values() if parameter.grad is not None]
         size = sum(gradient.untyped_storage().nbytes() for gradient in gradients)
     return Memory(weights, size, 0, activations, ledger.peak, len(gradients)).under(optimizer)
@@ -132,15 +132,18 @@ def inference_bytes(graph: Graph, model: nn.Module) -> int:
     change = Counter[int]()
     seen: set[int] = set()
     born = {**dict.fromkeys(graph.inputs, 0), **graph.producer()}
-    for value in graph.values:  # one without a producer is the network's own
+    held = held_bytes(model)
+    for value in graph.values:
         if value.storage not in seen and value.index in born:
             change[born[value.index]] += value.bytes
             change[graph.freed.get(value.storage, len(graph.operations))] -= value.bytes
+        elif value.storage not in seen and value.kind == "constant":  # which the network holds unregistered
+            held += value.bytes
         seen.add(value.storage)
     alive = accumulate(change[operation.index] for operation in graph.operations)
     on_processor = all(parameter.device.type in ("cpu", "meta") for parameter in model.parameters())
     work = (forward_workspace(operation, graph) if on_processor else 0 for operation in graph.operations)
-    return held_bytes(model) + max(map(sum, zip(alive, work, strict=True)), default=graph.values[graph.inputs[0]].bytes)
+    return held + max(map(sum, zip(alive, work, strict=True)), default=graph.values[graph.inputs[0]].bytes)
 
 
 class _Ledger(TorchDispatchMode):
@@ -235,6 +238,14 @@ def _forward(model: nn.Module, images: Tensor, kept: _Kept, precision: Precision
             shape = tuple(images.shape[1:])
             mend = "Train with at least 2 images in a batch." if len(images) == 1 else SIZE_MEND
             raise refusal(model, shape, error, kept.place, mend) from error
+
+
+def _backward(model: nn.Module, loss: Tensor) -> None:
+    try:
+        loss.backward()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"{type(model).__name__} has no backward pass: {reason}.") from error
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,13 +64,9 @@ def size_error(model: nn.Module, shape: Sequence[int]) -> Mismatch | None:
 
 @contextmanager
 def explaining_sizes(model: nn.Module, shape: Sequence[int]) -> Iterator[None]:
-    """Within, a pass over fake images of some shape that fails for their size is refused with what `size_error` says.
-
-    PyTorch logs such a failure, with its traceback, before it raises it; within, it does not.
-    """
+    """Within, a pass over fake images that fails for their size is refused with what `size_error` says of it."""
     try:
-        with _unlogged():
-            yield
+        yield
     except ValuesNeeded:
         raise
     except UsageError as error:
@@ -191,7 +186,7 @@ class _Trying(_Recorder):
 
 def _attempt(model: nn.Module, shape: Sequence[int]) -> _Failed | None:
     """Run a network on one fake image; None where that succeeds."""
-    with imagined(model, training=False) as fake, torch.no_grad(), _unlogged():
+    with imagined(model, training=False) as fake, torch.no_grad():
         images = fake.images(1, shape)
         recorder = _Trying(fake)
         recorder.given(images)
@@ -202,17 +197,6 @@ def _attempt(model: nn.Module, shape: Sequence[int]) -> _Failed | None:
                 inputs = recorder.stack[-1].inputs if recorder.stack else ()
                 return _Failed(recorder.operations, recorder.values, recorder.tried, recorder.place, inputs)
     return None
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """PyTorch logs a failure on fake tensors with its traceback before it raises it."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _cause(failed: _Failed, model: nn.Module) -> _Cause | None:

@@ -7,7 +7,6 @@ convnets", section 3.1). What the network answers is not kept: it is to be train
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.networks.coupling import Coupling, Slot, couple
+from convsmith.networks.editing import scaled_width
 from convsmith.networks.graph import record
-
-EVEN = 8
-"""Groups keep a multiple of the largest power of two up to this that divides them now."""
 
 
 def narrow(model: nn.Module, shape: Sequence[int], factor: float) -> nn.Module:
@@ -62,8 +59,7 @@ def _kept(found: Coupling, tensors: Mapping[str, Tensor], factor: float) -> dict
             sizes[group] = sizes[group] + made if group in sizes else made
     kept = {}
     for group, channels in found.free().items():
-        even = math.gcd(channels, EVEN)
-        left = max(even, even * math.floor(channels * factor / even + 0.5))
+        left = scaled_width(channels, factor)
         if left < channels and group in sizes:
             size = sizes[group]
             best = torch.arange(left) if size.is_meta else size.argsort(descending=True, stable=True)[:left].cpu()

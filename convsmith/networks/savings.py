@@ -293,7 +293,7 @@ def _positions(graph: Graph) -> Mapping[str, int]:
             if len(maker.inputs) != 1:  # what works on each value by itself, or gives it another shape, reads only one
                 break
             value = graph.values[maker.inputs[0]]
-        flat = len(value.shape) == 4 and value.shape[0] == graph.values[read.index].shape[0]
+        flat = len(value.shape) == 4 and value.kind == "result" and value.shape[0] == graph.values[read.index].shape[0]
         if flat and value.elements == graph.values[read.index].elements and math.prod(value.shape[2:]) > 1:
             found[operation.module] = math.prod(value.shape[2:])
     return found

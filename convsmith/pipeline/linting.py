@@ -11,6 +11,7 @@ from torch import nn
 
 from convsmith.networks.lint import Evidence
 from convsmith.networks.lint import lint as faults
+from convsmith.networks.mismatch import explaining_sizes
 from convsmith.pipeline.build import ModelFunction
 from convsmith.pipeline.given_model import Given, Partly, image_shape, open_model, open_module, read_model
 from convsmith.pipeline.messages import Listener, silent
@@ -127,5 +128,6 @@ def judge(
         given = open_model(model, input_shape=input_shape, outputs=wanted, runs=runs, **opening)
     else:
         given = open_module(model, input_shape=input_shape, outputs=outputs or classes)
-    found = faults(Evidence(given.model, given.shape, batch, classes, side), off=off)
+    with explaining_sizes(given.model, given.shape):
+        found = faults(Evidence(given.model, given.shape, batch, classes, side), off=off)
     return Judged(given, tuple(found), (data.source or "") if data else "", classes, side)

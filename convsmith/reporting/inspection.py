@@ -220,12 +220,14 @@ class Inspection:
             return f"{each} can depend on all of the image"
         wide, side = max(field.height, field.width), max(self.shape[1:])
         size = f"{field.height} px" if field.height == field.width else f"{field.height} x {field.width} px"
-        rest = "more than the whole of it" if wide > side else "all of it" if wide == side else f"of its {side}"
-        return f"{each} can depend on {size} of the image, {rest}"
+        if wide == side:
+            return f"{each} can depend on {size}, the whole image"
+        rest = f", more than the image's {side}" if wide > side else f" of the image's {side}"
+        return f"{each} can depend on {size}{rest}"
 
     def sides(self, output: tuple[int, ...] | None) -> tuple[int, int] | None:
         """Height and width of maps, wherever the channels are; None for what is no map, or one of a single position."""
-        if output is None or len(output) != 3 or max(self.shape[1:]) == 1:
+        if output is None or len(output) != 3:
             return None
         ratio = self.shape[1] / self.shape[2]
         first = abs(output[0] / output[1] - ratio) < abs(output[1] / output[2] - ratio)

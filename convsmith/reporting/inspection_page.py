@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from convsmith.reporting.formats import percent, sentence, shorten, size
+from convsmith.reporting.formats import SPACE, percent, sentence, shorten, size
 from convsmith.reporting.inspection import Inspection, Row, amount, by
 from convsmith.reporting.inspection_charts import cost_bars, field_squares, memory_bars
 from convsmith.reporting.inspection_compared import differing, figures
@@ -85,6 +85,7 @@ def render_inspection(ours: Inspection, theirs: Inspection | None = None, *, com
     name = ours.name if theirs is None else f"{ours.name} and {theirs.name}"
     return page(
         "inspection_page.html", style="inspection_page.css", glossary=GLOSSARY, kind="network", name=name, made="",
+        two=theirs is not None,
         opening=_opening(ours, theirs, command), sections=[section for section in sections if section is not None],
     )  # fmt: skip
 
@@ -97,15 +98,34 @@ LAYERS_LEAD = "The figures of each layer for one image. Receptive field, stride 
 
 
 def _opening(ours: Inspection, theirs: Inspection | None, command: str) -> Opening:
-    side = by(ours.shape[1:])
-    told = f"{amount(ours.parameters)} parameters, {amount(ours.macs)} multiply-adds for each {side} image"
-    headline = f"{_name(ours)}: {told}."
-    if theirs is not None:
-        other = f"{amount(theirs.parameters)} and {amount(theirs.macs)}"
-        headline = f"{_name(ours)} has {told}; {_name(theirs, 'the other')} has {other}."
-    titles = ("What it holds", "What it costs", "What it needs", "What it sees")
-    told_of = (_holds(ours), _costs(ours), _needs(ours), _field_words(ours))
-    return Opening(headline, list(zip(titles, told_of, strict=True)), command)
+    questions = {
+        "What it holds": _holds,
+        "What it costs": _costs,
+        "What it needs": _needs,
+        "What it sees": _field_words,
+    }
+    told = (
+        f"{_whole(ours.parameters)} parameters, {_whole(ours.macs)} multiply-adds for each {by(ours.shape[1:])} image"
+    )
+    if theirs is None:
+        answers = [(title, answer(ours)) for title, answer in questions.items()]
+        return Opening(f"{_name(ours)}: {told}.", answers, command)
+    other = f"{_whole(theirs.parameters)} and {_whole(theirs.macs)}"
+    headline = f"{_name(ours)} has {told}; {_name(theirs, 'the other')} has {other}."
+    sides = ((_name(ours, "The first"), ours), (_name(theirs, "The other"), theirs))
+    answers = [
+        (
+            title.replace("it", "each"),
+            [f"{name}: {answer(side)[-1 if title == 'What it needs' else 0]}" for name, side in sides],
+        )
+        for title, answer in questions.items()
+    ]
+    return Opening(headline, answers, command)
+
+
+def _whole(number: int | None) -> str:
+    """A count that no line break parts from its unit."""
+    return amount(number).replace(" ", SPACE)
 
 
 def _name(shown: Inspection, other: str = "This network") -> str:

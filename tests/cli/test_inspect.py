@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,40 @@ def test_a_run_is_inspected_and_its_network_and_a_line_are_trained(run: Path, in
     planned = typed("train", insects, "--model", run, "--dry-run", "--json", "--epochs", 1, *PLAIN).json
     assert planned["recipe"]["model"]["name"] == "convnet"
     assert planned["recipe"]["model"]["options"] == {"width": 8, "stages": 2}
+
+
+def test_what_stages_see_is_drawn_on_the_users_picture(
+    run: Path, insects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    picture = insects / "ant" / "000.png"
+    line = "conv 3->4 k3 p1 | relu | maxpool 2 | conv 4 k3 p1 | relu"
+    done = typed("inspect", line, "--input", 24, "--on", picture)
+    assert done.code == 0, done.err
+    assert "drawn at random" in done.out
+    assert re.search(r"^relu2 +12 x 12 places; .* 8 px", done.out, re.M)
+    assert (tmp_path / "000-fields.png").read_bytes().startswith(b"\x89PNG")
+    done = typed("inspect", run, "--on", picture, "--html", "run.html")
+    assert done.code == 0, done.err
+    page = (tmp_path / "run.html").read_text()
+    assert "Values of the network: as trained." in page
+    assert page.count('src="data:image/png;base64,') == len(re.findall(r"\d places; ", done.out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000-fields.png", "run.html"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--weights", "none"), "--weights is for --on"),
+        (("--open",), "--open opens the page, and none is written"),
+        (("--on", "absent.png"), "absent.png"),
+        (("--input", "1x20x24", "--on", "absent.png"), "squares of one or three channels"),
+    ],
+)
+def test_options_that_go_with_nothing_are_refused(words: tuple[str, ...], says: str):
+    done = typed("inspect", "conv 4 k3 | relu", "--input", 20, *words)
+    assert done.code in (2, 3)
+    assert says in done.err
 
 
 def test_in_python_a_network_shows_itself_as_text_and_in_a_notebook():

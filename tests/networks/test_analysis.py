@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from convsmith.design import doubling
-from convsmith.errors import UsageError
 from convsmith.networks import activation_bytes, build_design, count_macs, count_parameters
 from convsmith.networks.analysis import FUNCTIONAL, analyse, undisturbed
 from convsmith.networks.imagined import ValuesNeeded
@@ -155,6 +154,22 @@ def test_an_analysis_says_of_each_layer_what_is_true_of_it():
     assert analysis.unknown == ()
 
 
+def test_a_gate_that_looks_at_all_of_the_image_discards_nothing():
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.conv = nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return x * self.conv(self.pool(x)).sigmoid() * x.mean((2, 3), keepdim=True).sigmoid()
+
+    net = nn.Sequential(nn.Conv2d(4, 4, 1, 2), Gate(), nn.AdaptiveAvgPool2d(1))
+    layers = analyse(net, (4, 8, 8)).layers
+    assert {layer.path: layer.discards for layer in layers} == {
+        "0": 0.75, "1.pool": None, "1.conv": None, "1": None, "2": 0.9375,
+    }  # fmt: skip
+
+
 def test_layers_add_up_to_the_whole():
     model = small()
     model[4].requires_grad_(False)
@@ -181,8 +196,6 @@ def test_batch_norm_over_one_number_does_not_keep_an_image_from_being_analysed()
     model = nn.Sequential(nn.Conv2d(3, 8, 4), nn.BatchNorm2d(8), nn.ReLU())
     analysis = analyse(model, (3, 4, 4))
     assert [layer.activation_bytes for layer in analysis.layers] == [4 * 48, 4 * 8 + 2 * 4 * 8, 4 * 8]
-    with pytest.raises(UsageError):
-        activation_bytes(model, (3, 4, 4), batch=1)
 
 
 def test_what_cannot_be_trained_is_said_and_the_rest_is_known():
@@ -199,7 +212,7 @@ def test_what_cannot_be_trained_is_said_and_the_rest_is_known():
     assert "for inference only" in analysis.unknown[0]
 
 
-def test_a_network_that_asks_for_values_is_refused_but_its_memory_is_measured():
+def test_a_network_that_needs_real_images_is_refused_but_its_memory_is_measured():
     class Asks(nn.Module):
         def __init__(self):
             super().__init__()
@@ -208,9 +221,16 @@ def test_a_network_that_asks_for_values_is_refused_but_its_memory_is_measured():
         def forward(self, x):
             return F.relu(self.conv(x)) if x.abs().sum() >= 0 else x
 
+    class Leaves(Asks):
+        def forward(self, x):
+            return F.relu(self.conv(torch.from_numpy(x.numpy())))
+
     with pytest.raises(ValuesNeeded):
         analyse(Asks(), (2, 5, 5))
+    with pytest.raises(ValuesNeeded, match=r"Leaves hands images to code that needs their values: .*numpy"):
+        analyse(Leaves(), (2, 5, 5))
     assert activation_bytes(Asks(), (2, 5, 5), batch=10) == 10 * (2 + 4) * 25 * 4
+    assert activation_bytes(Leaves(), (2, 5, 5), batch=10) == 10 * (2 + 4) * 25 * 4
 
 
 def test_an_analysis_as_json_holds_its_figures():

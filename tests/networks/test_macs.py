@@ -61,6 +61,7 @@ PRODUCTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_cost_what_pytorch_counts_on_a_real_run(name):
     model, shape = PRODUCTS[name]

@@ -90,7 +90,9 @@ def test_two_networks_are_shown_with_their_differences_and_the_layers_that_diffe
     assert "block" not in differing
     assert "multiply-adds                                 ?" in text
     page = Page(render_inspection(inspection(), wider))
-    assert "compared" in ids(page)
+    assert ids(page) >= {"compared", "built-1", "built-2", "layers-1", "layers-2"}
+    assert "toy: 4,138 parameters in 4 layers." in page.text
+    assert "wider: 8,138 parameters in 4 layers." in page.text
     assert SideBySide(inspection(), wider).to_json() == {"model": {"name": "toy"}, "against": {"name": "toy"}}
 
 
@@ -105,7 +107,7 @@ def test_the_page_holds_the_figures_first_and_a_section_for_each_question():
     assert ids(page) >= {"built", "inside", "cost", "sees", "memory", "sums", "layers", "headline"}
     assert "toy: 4.14 k parameters, ? multiply-adds for each 32 × 32 image." in page.text
     assert "4,000 are trained, 138 are frozen." in page.text
-    assert "Each position of the last 16 × 16 maps can depend on 9 px of the image, of its 32." in page.text
+    assert "Each position of the last 16 × 16 maps can depend on 9 px of the image's 32." in page.text
     assert "Left out are the gates, which weigh channels by all of the image: block.gate." in page.text
 
 
@@ -122,9 +124,12 @@ def test_a_network_without_maps_memory_or_blocks_still_has_a_page():
 @pytest.mark.parametrize(
     ("last", "says"),
     [
-        (Last((64, 7, 7), Seen(427, 427, 32.0, 0.0, False)), "7 × 7 maps can depend on 427 px of the image, more than"),
-        (Last((64, 7, 7), Seen(32, 32, 4.0, 0.0, False)), "7 × 7 maps can depend on 32 px of the image, all of it"),
-        (Last((64, 7, 5), Seen(9, 3, 4.0, 0.0, False)), "7 × 5 maps can depend on 9 x 3 px of the image, of its 32"),
+        (
+            Last((64, 7, 7), Seen(427, 427, 32.0, 0.0, False)),
+            "7 × 7 maps can depend on 427 px, more than the image",
+        ),
+        (Last((64, 7, 7), Seen(32, 32, 4.0, 0.0, False)), "7 × 7 maps can depend on 32 px, the whole image"),
+        (Last((64, 7, 5), Seen(9, 3, 4.0, 0.0, False)), "7 × 5 maps can depend on 9 x 3 px of the image's 32"),
         (Last((197, 192), Seen(32, 32, None, 0.0, True)), "197 tokens can depend on all of the image"),
         (Last((64, 7, 7), None, "aten.odd is not known"), "is not known: aten.odd is not known"),
         (None, "no maps in which places are told apart"),

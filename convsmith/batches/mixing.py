@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from convsmith.batches.operation import Parameters, beside, check_number, in_float
@@ -49,7 +48,7 @@ class MixUp:
     def draw(self, keys: Keys) -> Parameters:
         """Return `share` of the partner, in [0, 0.5], and `partner`, see `_partners`."""
         draws = keys.uniform(self.name, 2)
-        share = betaincinv(self.alpha, self.alpha, draws[:, 1])
+        share = _beta(self.alpha, draws[:, 1])
         return {"share": np.minimum(share, 1 - share) * (draws[:, 0] < self.p), **_partners(keys, self.name)}
 
     def apply(self, images: Tensor, targets: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -94,7 +93,7 @@ class CutMix:
     def draw(self, keys: Keys) -> Parameters:
         """Return `box` `[N, 4]` (top, left, bottom, right as shares of the sides) and `partner`, see `_partners`."""
         draws = keys.uniform(self.name, 4)
-        half = np.sqrt(betaincinv(self.alpha, self.alpha, draws[:, 1]))[:, None] / 2
+        half = np.sqrt(_beta(self.alpha, draws[:, 1]))[:, None] / 2
         box = np.clip(np.concatenate([draws[:, 2:4] - half, draws[:, 2:4] + half], axis=1), 0, 1)
         return {"box": box * (draws[:, :1] < self.p), **_partners(keys, self.name)}
 
@@ -126,6 +125,13 @@ def _check(name: str, alpha: float, p: float) -> None:
     check_number(name, "p", p, 0, 1)
     if not 0 < alpha <= STRONGEST:
         raise UsageError(f"{name}: alpha is {alpha}, but must be above 0 and at most {STRONGEST:g}.")
+
+
+def _beta(alpha: float, draws: np.ndarray) -> np.ndarray:
+    """Turn draws from [0, 1) into ones from Beta(alpha, alpha)."""
+    from scipy.special import betaincinv  # which looking at data need not wait for
+
+    return betaincinv(alpha, alpha, draws)
 
 
 def _partners(keys: Keys, name: str) -> Parameters:

@@ -48,7 +48,7 @@ def test_a_design_that_saves_half_is_written_read_and_trained(network: Path, tmp
     run = only_run(tmp_path / "runs")
     again = typed("design", run, "--shrink", "stage2:0.5", "--json").json  # a run's design goes on from there
     assert again["proposals"][0]["design"] == shrink(read(file), 0.5, stage=1).model_dump(mode="json")
-    assert (again["input"], again["outputs"], again["input_assumed"]) == ([1, 8, 8], 10, "")
+    assert (again["input"], again["outputs"], again["input_assumed"]) == ([1, 8, 8], 10, False)
 
 
 def test_figures_stand_before_and_after_with_the_share_saved(network: Path):

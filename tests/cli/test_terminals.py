@@ -30,7 +30,10 @@ def words_of(command: str, snow: Path, run: Path) -> list[str]:
     }[command]
 
 
-@pytest.mark.parametrize("command", ["data", "models", "doctor", "runs", "predict"])
+@pytest.mark.parametrize(
+    "command",
+    ["data", "doctor", "runs", *(pytest.param(command, marks=pytest.mark.slow) for command in ("models", "predict"))],
+)
 def test_an_ascii_pipe_whose_reader_leaves_gets_plain_text_and_no_traceback(command: str, snow: Path, run: Path):
     """Once read to the end, and once to the first line, by the same shell, so that both hold for every command."""
     typed = subprocess.list2cmdline([sys.executable, "-m", "convsmith", *words_of(command, snow, run)])

@@ -83,9 +83,9 @@ def difference(ours: nn.Module, theirs: nn.Module, graphs: tuple[Graph, Graph], 
     ("name", "reference", "parameters", "macs"),
     [
         ("resnet50", "resnet50", 25_557_032, 4_089_184_256),
-        ("densenet121", "densenet121", 7_978_856, 2_834_161_664),
+        pytest.param("densenet121", "densenet121", 7_978_856, 2_834_161_664, marks=pytest.mark.slow),
         ("mobilenet-v2", "mobilenet_v2", 3_504_872, 300_774_272),
-        ("efficientnet-b0", "efficientnet_b0", 5_288_548, 385_814_752),
+        pytest.param("efficientnet-b0", "efficientnet_b0", 5_288_548, 385_814_752, marks=pytest.mark.slow),
         ("convnext-tiny", "convnext_tiny", 28_589_128, 4_455_531_264),
     ],
 )
@@ -96,6 +96,7 @@ def test_a_design_is_the_network_that_it_names(name: str, reference: str, parame
     assert difference(ours, theirs, graphs, 64) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_few_more_words_make_it_timms_se_resnext_with_a_deep_stem_and_averaging_shortcuts():
     options = {"ratio": 0.5, "groups": 32, "attention": "squeeze-excite", "shortcut": "pool"}
     widths = [(256, 1), (512, 2), (1024, 2), (2048, 2)]
@@ -145,6 +146,7 @@ def googlenet_of_torchvision() -> design.ConvNet:
     return design.parse(values)
 
 
+@pytest.mark.slow
 def test_googlenet_has_the_parameters_of_torchvisions_once_its_wide_branch_is_as_narrow():
     with torch.device("meta"):
         ours = build_design(googlenet_of_torchvision(), 3, 1000)

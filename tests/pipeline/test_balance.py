@@ -12,7 +12,7 @@ from compared import batches
 from pictures_made import photo_folder
 from tuned import final_weights, fine_tuning, planned, train
 
-from convsmith.pipeline import build, probe
+from convsmith.pipeline import build, linear
 from convsmith.tasks import Task
 from convsmith.training import LinearHead
 
@@ -29,7 +29,7 @@ class Heard:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.losses: list[tuple[Any, Any]] = []
         self.head: list[torch.Tensor | None] = []
-        make_task, fit = build.classification, probe.fit_head
+        make_task, fit = build.classification, linear.fit_head
 
         def task(smoothing: float, weights: Any, focal: Any) -> Task:
             self.losses.append((weights, focal))
@@ -40,7 +40,7 @@ class Heard:
             return fit(*arguments, weights=weights, **options)
 
         monkeypatch.setattr(build, "classification", task)
-        monkeypatch.setattr(probe, "fit_head", head)
+        monkeypatch.setattr(linear, "fit_head", head)
 
 
 def choice(plan: Any, name: str) -> Any:

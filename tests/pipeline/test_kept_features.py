@@ -36,6 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[View, ...]]:
     return computed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_features_are_computed_again_where_something_they_depend_on_changed(
     photos: Path, weights: Path, tmp_path: Path, asked: list[tuple[View, ...]]

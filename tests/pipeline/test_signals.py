@@ -26,7 +26,9 @@ def training(runs: Path, *, step: int = 3) -> Callable[[], bool]:
     return lambda: runs.exists() and any(steps_logged(run) >= step for run in runs.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_in_training_saves_and_ends_with_its_code(
     number: signal.Signals, code: int, pictures: Path, tmp_path: Path
 ):

@@ -38,6 +38,10 @@ COMMANDS = {
     "lint": ("convsmith.cli.lint:lint", "Find faults in a network's design before it is trained."),
     "models": ("convsmith.cli.models:models", "List networks by name, with their weights."),
     "inspect": ("convsmith.cli.inspect:inspect", "Tell what a network is made of, costs and sees."),
+    "design": (
+        "convsmith.cli.design:design",
+        "Propose networks that cost less, see further, are wider or deeper; each measured.",
+    ),
     "doctor": ("convsmith.cli.doctor:doctor", "Look at this machine, and say what is missing."),
 }
 

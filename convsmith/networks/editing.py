@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from convsmith.design import BLOCKS, ConvNet, Stage, StochasticDepth, Style, channels_after, leaves, parse, tree
+from convsmith.design import BLOCKS, Concat, ConvNet, Node, Residual, Stage, Style, channels_after, parse, tree
 from convsmith.design import Place as Standing
 from convsmith.design import Sequence as Nodes
 from convsmith.errors import UsageError
@@ -85,8 +85,7 @@ def takes(block: str, option: str) -> bool:
 
 def skips(block: str) -> bool:
     """Whether a kind of block has a residual branch, which stochastic depth can skip."""
-    place = Standing(8, 8, 2 if block == "pool" else 1, Style(), 0.5)
-    return any(isinstance(node, StochasticDepth) for node in leaves(BLOCKS.build(block, place)))
+    return _sums(BLOCKS.build(block, Standing(8, 8, 2 if block == "pool" else 1, Style())))
 
 
 # -------------------------------------------------------------------------------------------------------------- changes
@@ -105,8 +104,15 @@ def with_stages(design: ConvNet, start: int, stop: int, stages: Sequence[Mapping
     """The design with other stages in the place of those from `start` up to `stop`."""
     old = [stage.model_dump() for stage in design.stages]
     rows: list[Mapping[str, Any]] = [*old[:start], *stages, *old[stop:]]
-    residual = any(skips(row.get("block", "residual")) for row in rows)
-    return edited(design, stages=rows, stochastic_depth=design.stochastic_depth if residual else 0.0)
+    changed = edited(design, stages=rows, stochastic_depth=0.0)
+    drops = design.stochastic_depth > 0 and _sums(tree(changed, 3, 1))
+    return edited(changed, stochastic_depth=design.stochastic_depth) if drops else changed
+
+
+def _sums(node: Node) -> bool:
+    """Whether there is a residual branch in it, which stochastic depth can skip."""
+    parts = node.parts if isinstance(node, (Nodes, Concat)) else ()
+    return isinstance(node, Residual) or any(_sums(part) for _, part in parts)
 
 
 def with_stage(design: ConvNet, number: int, **changes: Any) -> ConvNet:

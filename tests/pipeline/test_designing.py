@@ -19,6 +19,8 @@ from convsmith.networks.surgery import change_output_stride, dilate_last
 from convsmith.pipeline.designing import Limit, Proposal, Proposals, Wish, design_of, propose
 from convsmith.pipeline.given_model import Given, open_model, open_module
 
+pytestmark = pytest.mark.slow  # each proposal is built and counted again; the command's own tests stay ordinary
+
 SHAPE = (3, 16, 16)
 
 

@@ -60,6 +60,7 @@ def parameters(model: nn.Module) -> int:
 def macs(model: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds of a real run."""
     counter = FlopCounterMode(display=False)
+    model.requires_grad_(False)  # the counter's own hooks fail where a parameter is handed to a module
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with ExitStack() as within, torch.no_grad():
         within.enter_context(sdpa_kernel(SDPBackend.MATH))

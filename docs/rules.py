@@ -68,7 +68,7 @@ def _shown(example: Example) -> str:
         return f"```sh\nconvsmith lint '{line}' --input {size}\n```{beside}"
     makes = example.make
     bases = [base for base in getattr(makes, "__mro__", (makes,))[1:] if base.__module__ == makes.__module__]
-    source = "\n\n".join(textwrap.dedent(inspect.getsource(part)).rstrip() for part in (*reversed(bases), makes))
+    source = "\n\n\n".join(textwrap.dedent(inspect.getsource(part)).rstrip() for part in (*reversed(bases), makes))
     return f"```python\n{source}\n```{beside}"
 
 

@@ -94,6 +94,7 @@ def test_operations_are_done_in_the_stages_that_are_named(network: Path):
     assert spread["did"] == "dilate stage2 3; output-stride 1"
 
 
+@pytest.mark.slow
 def test_limits_are_kept_in_any_unit(network: Path):
     limits = ("--limit", "parameters=12k", "--limit", "macs=0.5M", "--limit", "memory=20KiB", "--limit", "latency=30s")
     told = typed("design", network, "--input", "1x8x8", "--outputs", 10, *limits, "--json").json
@@ -118,6 +119,7 @@ def test_a_receptive_field_is_reached_or_it_is_said_how(network: Path):
     assert re.search(r"^\d  a non-local block .* all$", done.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_code_is_changed_in_python_and_says_so(tmp_path: Path):
     done = typed("design", LINE, "--input", 8)
     assert done.code == 0, done.err

@@ -183,6 +183,7 @@ def shell(words: list[str], *, pipe: str = "", **environment: str) -> subprocess
     )
 
 
+@pytest.mark.slow
 def test_pipes_ascii_terminals_and_head_get_no_colour_and_no_traceback(run: Path, insects: Path, tmp_path: Path):
     """FAULTS 70, in one process for each condition."""
     snow = class_folder(tmp_path / "snow", classes=("☃",), each=1)

@@ -32,7 +32,7 @@ def words_of(command: str, snow: Path, run: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["data", "doctor", "runs", *(pytest.param(command, marks=pytest.mark.slow) for command in ("models", "predict"))],
+    ["doctor", *(pytest.param(command, marks=pytest.mark.slow) for command in ("data", "runs", "models", "predict"))],
 )
 def test_an_ascii_pipe_whose_reader_leaves_gets_plain_text_and_no_traceback(command: str, snow: Path, run: Path):
     """Once read to the end, and once to the first line, by the same shell, so that both hold for every command."""
@@ -49,7 +49,9 @@ def test_an_ascii_pipe_whose_reader_leaves_gets_plain_text_and_no_traceback(comm
         assert fault not in told
 
 
-@pytest.mark.parametrize(("command", "name"), [("data", rb"\xe2\x98\x83"), ("predict", rb"\u2603")])
+@pytest.mark.parametrize(
+    ("command", "name"), [pytest.param("data", rb"\xe2\x98\x83", marks=pytest.mark.slow), ("predict", rb"\u2603")]
+)
 def test_names_in_any_script_come_whole_through_an_ascii_pipe(command: str, name: bytes, snow: Path, run: Path):
     words = [sys.executable, "-m", "convsmith", *words_of(command, snow, run)]
     done = subprocess.run(words, capture_output=True, env={**os.environ, **ASCII}, check=False)

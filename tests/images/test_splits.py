@@ -62,6 +62,7 @@ def test_given_train_and_test_tune_is_carved_from_train_alone():
     assert dataset.indices("test").tolist() == before.indices("test").tolist()
 
 
+@pytest.mark.slow
 def test_tune_takes_at_most_five_thousand():
     sizes = {"a": 50_000, "b": 7_001, "c": 3}
     dataset = assign_roles(labelled({**sizes, "d": 1}, ["train"] * 57_004 + ["test"]))

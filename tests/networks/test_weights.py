@@ -343,7 +343,7 @@ def test_grey_images_give_what_their_colours_alike_would(name: str, tmp_path: Pa
         torch.testing.assert_close(grey(batch), model(batch.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "torchvision/vit_b_32"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", pytest.param("torchvision/vit_b_32", marks=pytest.mark.slow)])
 def test_a_position_embedding_is_resampled_to_another_size(name: str, tmp_path: Path):
     path = tmp_path / "net.pth"
     model = saved(path, name)

@@ -81,6 +81,7 @@ def test_classes_of_about_the_same_size_are_left_alone_and_so_is_what_was_asked(
     assert len(drawn) == len(set(drawn)) == 26
 
 
+@pytest.mark.slow
 def test_a_sampler_draws_all_classes_alike(
     uneven: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -93,6 +94,7 @@ def test_a_sampler_draws_all_classes_alike(
     assert heard.head[0] is not None  # the probe has no order to draw in: there each class is weighed
 
 
+@pytest.mark.slow
 def test_a_focal_loss_is_used_where_it_is_asked_for(
     uneven: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -22,7 +22,8 @@ def recipe_of(run: Path) -> Recipe:
     return Recipe.from_yaml((run / "recipe.yaml").read_text())
 
 
-@pytest.mark.parametrize("step", [7, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 9))])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 4, 7, 9])
 def test_a_killed_fine_tuning_resumes_to_the_same_weights(step: int, tuned: Path, tmp_path: Path):
     """At step 1 no checkpoint stands yet, so the head is fitted again; at step 7 two do."""
     runs = tmp_path / "runs"
@@ -105,7 +106,7 @@ def test_a_recipe_refuses_another_file_of_the_same_name(photos: Path, tuned: Pat
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
-@pytest.mark.parametrize("where", ["build_loop", "finish"])
+@pytest.mark.parametrize("where", ["build_loop", pytest.param("finish", marks=pytest.mark.slow)])
 def test_a_probe_that_broke_off_is_finished_by_resume(
     where: str, photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -84,6 +84,7 @@ def test_a_mirror_image_is_a_view_only_where_it_keeps_its_class(
     assert RunFolder(run).read_json("probe.json")["views"] == views
 
 
+@pytest.mark.slow
 def test_a_run_whose_features_cannot_be_kept_says_so_and_goes_on(
     photos: Path, weights: Path, tmp_path: Path, own_cache: Path, asked: list[tuple[View, ...]]
 ):

@@ -74,7 +74,12 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER)
+LARGE = "image.size, large"
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == LARGE else ()) for case in OTHER]
+)
 def test_other_data_gives_another_choice(case: str, plain: Plan, tmp_path: Path):
     make, expected = OTHER[case]
     name = case.partition(",")[0]
@@ -84,6 +89,7 @@ def test_other_data_gives_another_choice(case: str, plain: Plan, tmp_path: Path)
         assert changed.value == expected
 
 
+@pytest.mark.slow
 def test_more_images_give_larger_batches_and_fewer_epochs(tmp_path: Path):
     few, many = (planned(class_folder(tmp_path / str(each), each=each)) for each in (20, 800))
     for name, larger in (("train.batch", many), ("train.epochs", few)):

@@ -173,9 +173,8 @@ def test_a_budget_becomes_recorded_steps_that_repeat_the_run(pictures: Path, tmp
     assert differing({**end(run), "tune": None}, {**repeated, "tune": None}) == []
 
 
-@pytest.mark.parametrize(
-    "warmup", [*(pytest.param(when, marks=pytest.mark.slow) for when in ("before", "at the end of")), "after"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("warmup", ["before", "at the end of", "after"])
 def test_a_budgeted_run_stopped_around_the_end_of_its_warm_up_goes_on(warmup: str, pictures: Path, tmp_path: Path):
     runs = tmp_path / "runs"
     step = {"before": 5, "at the end of": 20, "after": 23}[warmup]

@@ -78,6 +78,7 @@ def test_two_processes_see_the_images_and_draws_of_one(pictures: Path, uninterru
     assert (tmp_path / "output" / "out.txt").read_text().count("Report ") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_fine_tune_from_one_head_to_the_same_weights(tuned: Path, weights: Path, tmp_path: Path):
     worker = (str(Path(__file__).parent / "tuning_worker.py"),)
     words = (tuned / "recipe.yaml", tmp_path / "runs", tmp_path)
@@ -97,15 +98,9 @@ def test_two_processes_fine_tune_from_one_head_to_the_same_weights(tuned: Path, 
         assert ours[key] == theirs[key], key
 
 
-@pytest.mark.parametrize(
-    ("number", "rank"),
-    [
-        (signal.SIGTERM, 1),
-        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, 1, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_one_ends_both_soon_and_the_run_goes_on(
     number: signal.Signals, rank: int, pictures: Path, tmp_path: Path
 ):

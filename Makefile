@@ -37,8 +37,8 @@ tables: $(STAMP)
 	@$(BIN)/python benchmarks/tables.py
 
 pictures: $(STAMP) $(BROWSER_STAMP)
-	@test -n "$(RUN)" || (echo "Say of which run: make pictures RUN=runs/..." && exit 2)
 	@$(BIN)/python docs/pictures.py $(RUN)
+	@$(BIN)/python docs/lessons/pictures.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Convsmith needs Python 3.11 or newer: make PYTHON=python3.11"'

@@ -52,9 +52,17 @@ if TYPE_CHECKING:
     help="Write the drawing as Mermaid text.",
 )
 @click.option(
-    "--on", type=click.Path(path_type=Path), metavar="IMAGE", help="Draw what each stage sees of this picture."
+    "--on", metavar="IMAGE", help="Draw what each stage sees of this picture: a file, digits:0, flower or china."
 )
-@click.option("--weights", metavar="SOURCE", help="For --on: auto, none (drawn at random), a file or a folder.")
+@click.option(
+    "--signal",
+    multiple=True,
+    metavar="RULE",
+    help="Measure the variance behind each layer: own values, or drawn by a rule of initialisation; repeatable.",
+)
+@click.option(
+    "--weights", metavar="SOURCE", help="For --on and --signal: auto, none (drawn at random), a file or a folder."
+)
 @options.code
 @options.as_json
 @options.open_
@@ -71,7 +79,8 @@ def inspect(
     every: bool,
     html: Path | None,
     mermaid: Path | None,
-    on: Path | None,
+    on: str | None,
+    signal: tuple[str, ...],
     weights: str | None,
     code: str | None,
     runs: Path,
@@ -87,6 +96,7 @@ def inspect(
     convsmith inspect "conv 3->64 k7 s2 p3 | maxpool 3 s2 p1 | conv 64 k3 p1" --input 224
     convsmith inspect mine.py:Net --arg width=32 --input 1x28x28 --html net.html --open
     convsmith inspect last --on photo.jpg
+    convsmith inspect resnet50 --signal own --signal xavier-normal --html net.html
     """
     from convsmith.errors import UsageError
     from convsmith.networks import parse_arguments
@@ -95,18 +105,25 @@ def inspect(
 
     if open_ and html is None:
         raise UsageError("--open opens the page, and none is written.", mend="Add --html FILE.")
-    if weights is not None and on is None:
-        raise UsageError("--weights is for --on: without a picture no values are looked at.", mend="Add --on IMAGE.")
+    if weights is not None and on is None and not signal:
+        raise UsageError(
+            "--weights is for --on and --signal: nothing else looks at values.", mend="Add --on IMAGE or --signal own."
+        )
     size = parse_shape(shape) if shape is not None else (None, None, None)
     common: dict[str, Any] = {"code": options.own_code(code), "input_shape": size, "outputs": outputs, "runs": runs}
     given = parse_arguments(arguments)
-    opened = open_model(model, options=given, weights=None if on is None else weights or "auto", **common)
-    seen = None
+    needed = "auto" if on is not None else "own" if signal else None
+    opened = open_model(model, options=given, weights=weights or needed, **common)
+    seen, depths = None, ()
+    if signal:
+        from convsmith.pipeline.through_depth import signals_of
+
+        depths = signals_of(opened, signal)
     if on is not None:
         from convsmith.pipeline.seen_on import fields_on
 
         seen = fields_on(opened, on)
-    ours = look(opened, batch=batch, depth=depth, on=seen)
+    ours = look(opened, batch=batch, depth=depth, on=seen, depths=depths)
     theirs = None if against is None else look(open_model(against, **common), batch=batch, depth=depth)
     if as_json:
         told = ours.to_json() if theirs is None else {"model": ours.to_json(), "against": theirs.to_json()}
@@ -114,7 +131,7 @@ def inspect(
     else:
         _print(ours, theirs, every=every)
     if seen is not None and on is not None and html is None:
-        _write(Path(f"{on.stem}-fields.png"), seen.sheet)
+        _write(Path(f"{Path(on).stem.replace(':', '-')}-fields.png"), seen.sheet)
     if mermaid is not None:
         from convsmith.reporting.inspection_graph import mermaid as drawn
 
@@ -146,9 +163,11 @@ def _following(model: str, shown: Inspection, html: Path | None) -> str:
 
 def _print(ours: Inspection, theirs: Inspection | None, *, every: bool) -> None:
     from convsmith.console import plain_console
-    from convsmith.reporting.inspection_text import compared, fields, table
+    from convsmith.reporting.inspection_text import compared, depths, fields, table
 
     console = plain_console()
     console.print(table(ours, every=every) if theirs is None else compared(ours, theirs))
     if ours.pictures:
         console.print(fields(ours))
+    if ours.depths:
+        console.print(depths(ours))

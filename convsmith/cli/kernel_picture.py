@@ -9,8 +9,6 @@ import numpy as np
 
 from convsmith.errors import DataError, UsageError
 
-PHOTOS = ("flower", "china")
-"""Two photos of 640 x 427 px that come with scikit-learn (CC BY 2.0), so that nobody has to look for one."""
 TABLES = (".csv", ".tsv", ".txt")
 LARGEST_TABLE = 1024
 
@@ -53,23 +51,9 @@ def open_picture(text: str, *, size: int, colour: bool) -> LabPicture:
         return _table("your numbers", numbers(text, "picture"))
     if path.is_file() and path.suffix.lower() in TABLES:
         return _table(path.name, numbers(_text(path).replace("\t", " "), f"table {path.name}"))
-    name, _, place = text.partition(":")
-    if path.is_file():
-        from convsmith.images import decode
+    from convsmith.pipeline.given_picture import open_pixels
 
-        return _picture(path.name, decode(path), size, colour)
-    if text in PHOTOS:
-        from sklearn.datasets import load_sample_image  # half a second to import
-
-        return _picture(text, np.asarray(load_sample_image(f"{text}.jpg")), size, colour)
-    if place and not path.exists():
-        return _of_set(name, place, size, colour)
-    if path.is_dir():
-        raise UsageError(f"{text} is a folder, and one picture is needed.", mend="Name a file in it.")
-    raise UsageError(
-        f"There is no picture {text!r}.",
-        mend='Give a file, "3 7 / 4 9" (rows of numbers), digits:0 (an image of a named set), flower or china.',
-    )
+    return _picture(*open_pixels(text, also='"3 7 / 4 9" (rows of numbers), '), size, colour)
 
 
 def _text(path: Path) -> str:
@@ -88,20 +72,6 @@ def _table(name: str, values: np.ndarray) -> LabPicture:
         )
     low, high = min(0.0, float(values.min())), float(values.max())
     return LabPicture(name, values, low, high if high > low else low + 1.0, f"{height} x {width} numbers")
-
-
-def _of_set(name: str, place: str, size: int, colour: bool) -> LabPicture:
-    from convsmith.images import SOURCES
-
-    dataset = SOURCES[name].load()()
-    if not place.isdecimal() or int(place) >= len(dataset):
-        raise UsageError(
-            f"{name} has no image {place!r}.",
-            mend=f"Its {len(dataset):,} images are {name}:0 to {name}:{len(dataset) - 1}.",
-        )
-    index = int(place)
-    label = dataset.classes[int(dataset.targets[index])]
-    return _picture(f"{name}:{place} (class {label})", dataset.read(index), size, colour)
 
 
 def _picture(name: str, pixels: np.ndarray, size: int, colour: bool) -> LabPicture:

@@ -35,6 +35,7 @@ ASSUMED: Shape = (3, 224, 224)
 OUTPUTS = 1000
 """Classes where neither the user nor the model says how many."""
 FORMS = "a name, a RUN, FILE.py:NAME, a design.yaml, or a line of layers such as 'conv 3->64 k7 s2 p3 | relu'"
+DRAWN = "drawn at random"
 LINE = "line"
 """The name under which a recipe holds a line of layers."""
 
@@ -87,6 +88,11 @@ class Given:
     def run(self) -> RunFolder | None:
         """The run it is from."""
         return self.asked.run
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its values were drawn at random."""
+        return self.weights == DRAWN
 
 
 def read_model(text: str, *, options: Mapping[str, Any] | None = None, runs: Path = Path("runs")) -> Asked:
@@ -190,7 +196,7 @@ def open_model(
         outputs: classes; what the model is made for where None, else 1,000.
         runs: where runs are looked up by name.
         weights: None builds it without values, where its kind allows; "auto" loads a run's, or published ones; a name's
-            may also be a file or a folder of weights; "none" draws them.
+            may also be a file or a folder of weights; "own" loads a run's and draws those of others; "none" draws them.
 
     Raises:
         UsageError: nothing is called that, or it cannot be built like that.
@@ -259,7 +265,7 @@ def _open_run(asked: Asked, code: Code | None, shape: Partly, outputs: int | Non
     if weights in (None, "none"):
         with untouched():
             model = bare_network(recipe, classes, recorded_code(manifest, code))
-        says = ""
+        says = _drawn(weights)
     else:
         model, says = load_trained(asked.run, code=code, device="cpu").model, "as trained"
     mean, std = settled(recipe.image.mean), settled(recipe.image.std)
@@ -290,7 +296,7 @@ def _open_name(
     says, mean, std = "", None, None
     if weights is None:
         model = build_empty(asked.text, made[0], count, **sized)
-    elif weights == "none" or described is None:
+    elif weights in ("none", "own") or described is None:
         with untouched():
             model = build_named(asked.text, made[0], count, **sized)
         says = _drawn(weights)
@@ -316,7 +322,7 @@ def _shape(given: Partly, own: Partly) -> tuple[Shape, str]:
 
 
 def _drawn(weights: str | None) -> str:
-    return "" if weights is None else "drawn at random"
+    return "" if weights is None else DRAWN
 
 
 def _made_for(name: Any) -> Partly:

@@ -18,7 +18,8 @@ from convsmith.networks.outline import every, fold, rows, seen
 from convsmith.networks.receptive import last_map
 from convsmith.pipeline.build import ModelFunction
 from convsmith.pipeline.given_model import Given, image_shape, open_model, open_module
-from convsmith.reporting.inspection import Inspection, Last, SideBySide, Step
+from convsmith.pipeline.through_depth import signals_of
+from convsmith.reporting.inspection import Depths, Inspection, Last, SideBySide, Step
 
 if TYPE_CHECKING:
     from convsmith.pipeline.seen_on import SeenOn
@@ -35,6 +36,7 @@ def inspect(
     against: str | nn.Module | ModelFunction | None = None,
     batch: int = 32,
     outputs: int | None = None,
+    signal: Sequence[str] = (),
     runs: str | Path = "runs",
 ) -> Inspection | SideBySide:
     """Find out what a network is made of, costs and sees, without training or running it.
@@ -47,6 +49,8 @@ def inspect(
         against: another model, to be shown beside it.
         batch: images in a step of training, for its memory.
         outputs: classes, where the model does not say them; by default 1,000.
+        signal: ways of starting the values for which the variance behind each layer is measured, in real passes: `own`
+            or rows of `convsmith.networks.INITIALISATIONS`.
         runs: where runs are looked up by name.
 
     Returns:
@@ -63,14 +67,23 @@ def inspect(
 
     def looked(asked: str | nn.Module | ModelFunction) -> Inspection:
         if isinstance(asked, str):
-            return look(open_model(asked, input_shape=shape, outputs=outputs, runs=Path(runs)), batch=batch)
-        return look(open_module(asked, input_shape=shape, outputs=outputs), batch=batch)
+            values = "own" if signal else None
+            given = open_model(asked, input_shape=shape, outputs=outputs, runs=Path(runs), weights=values)
+        else:
+            given = open_module(asked, input_shape=shape, outputs=outputs)
+        return look(given, batch=batch, depths=signals_of(given, signal) if signal else ())
 
     return looked(model) if against is None else SideBySide(looked(model), looked(against))
 
 
 def look(
-    given: Given, *, batch: int = BATCH, depth: int | None = None, memory: bool = True, on: SeenOn | None = None
+    given: Given,
+    *,
+    batch: int = BATCH,
+    depth: int | None = None,
+    memory: bool = True,
+    on: SeenOn | None = None,
+    depths: tuple[Depths, ...] = (),
 ) -> Inspection:
     """Look at a model without running it.
 
@@ -80,6 +93,7 @@ def look(
         depth: levels of modules that the folded table opens; None is as many as fit a screen.
         memory: whether to find out what training takes, which takes about as long as the rest.
         on: a picture that its receptive fields were drawn on.
+        depths: the signal through its depth.
 
     Raises:
         UsageError: the network asks for values of the image, or fails on images of this size.
@@ -107,10 +121,11 @@ def look(
         drawing=draw(analysis, units),
         blocks=blocks(analysis, units),
         sums=given.line.sums() if given.line else {},
-        record=_record(given, analysis, batch, steps),
+        record=_record(given, analysis, batch, steps, depths),
         last=_last(analysis),
         pictures=on.stages if on else (),
         values=given.weights if on else "",
+        depths=depths,
     )
 
 
@@ -158,8 +173,12 @@ def _unused(analysis: Analysis) -> str:
     return f"The pass does not read {names}."
 
 
-def _record(given: Given, analysis: Analysis, batch: int, steps: tuple[Step, ...]) -> Mapping[str, Any]:
+def _record(
+    given: Given, analysis: Analysis, batch: int, steps: tuple[Step, ...], depths: tuple[Depths, ...]
+) -> Mapping[str, Any]:
     """All of it in plain types."""
     training = {"batch": batch, "steps": [asdict(step) for step in steps]}
-    extra = {"sums": given.line.sums()} if given.line else {}
+    extra: dict[str, Any] = {"sums": given.line.sums()} if given.line else {}
+    if depths:
+        extra["signal"] = {each.name: list(each.signals) for each in depths}
     return {**analysis.to_json(), "input_assumed": bool(given.assumed), "training_memory": training, **extra}

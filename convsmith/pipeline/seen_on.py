@@ -12,8 +12,9 @@ import torch
 from convsmith.batches import Normalize
 from convsmith.errors import UsageError
 from convsmith.evidence.fields import effective_fields
-from convsmith.images import decode, evaluation_pixels
+from convsmith.images import evaluation_pixels
 from convsmith.pipeline.given_model import Given
+from convsmith.pipeline.given_picture import open_pixels
 from convsmith.recipe import settled
 from convsmith.reporting.field_pictures import field_picture, field_sheet
 from convsmith.reporting.inspection import FieldPicture
@@ -32,12 +33,12 @@ class SeenOn:
     sheet: bytes
 
 
-def fields_on(given: Given, path: Path) -> SeenOn:
+def fields_on(given: Given, picture: str | Path) -> SeenOn:
     """Measure and draw the receptive fields of a model's stages on a picture.
 
     Args:
         given: opened with its values.
-        path: of the picture, which is brought to the model's size as it is for an answer.
+        picture: a file or a name, as `open_pixels` takes it; it is brought to the model's size as it is for an answer.
 
     Raises:
         UsageError: the model takes no square pictures of one or three channels, or makes no maps.
@@ -50,7 +51,7 @@ def fields_on(given: Given, path: Path) -> SeenOn:
             mend="Give a square: --input 3x224x224.",
         )
     pick, options = _as_for_an_answer(given)
-    pixels = evaluation_pixels(decode(path, pick=pick), size=height, channels=channels, **options)
+    pixels = evaluation_pixels(open_pixels(str(picture), pick=pick)[1], size=height, channels=channels, **options)
     batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
     zero, one = (0.0,) * channels, (1.0,) * channels
     mean, std = (given.mean, given.std) if len(given.mean or ()) == channels else (zero, one)

@@ -145,6 +145,41 @@ class FieldPicture:
 
 
 @dataclass(frozen=True)
+class Depths:
+    """The signal behind each layer, for one way of starting the values.
+
+    Args:
+        name: what was asked for.
+        says: what the values are, in words.
+        images: how many it was measured on.
+        signals: `networks.signal.Signal` records as JSON, in the order of the calls.
+    """
+
+    name: str
+    says: str
+    images: int
+    signals: tuple[Mapping[str, Any], ...]
+
+    @property
+    def sentence(self) -> str:
+        """From the first product to the last: where the signal is lost, or how its variance changes."""
+        products = [signal for signal in self.signals if signal["kind"] == "weights"]
+        if not products:
+            return "No layer in it has weights that multiply."
+        for what, missing in (("not finite", lambda value: value is None), ("zero", lambda value: value == 0)):
+            lost = [signal for signal in products if missing(signal["variance"])]
+            if lost:
+                return f"The variance is {what} behind {lost[0]['path']} and {len(lost) - 1} more of {len(products)}."
+        first, last = products[0], products[-1]
+        low, high = (find(products, key=lambda signal: signal["variance"]) for find in (min, max))
+        told = f"{first['variance']:.2g} behind {first['path']}, {last['variance']:.2g} behind {last['path']}"
+        return (
+            f"Variance {told}; the least {low['variance']:.2g} ({low['path']}), the most {high['variance']:.2g} "
+            f"({high['path']})."
+        )
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A network that was looked at.
 
@@ -168,6 +203,7 @@ class Inspection:
         blocks: the kinds of block in it.
         pictures: what the stages see of the user's picture, from the image on.
         values: where the network's values came from for that, in words.
+        depths: the signal through depth, for each way of starting that was asked for.
     """
 
     name: str
@@ -191,6 +227,7 @@ class Inspection:
     record: Mapping[str, Any] = field(default_factory=dict)
     pictures: tuple[FieldPicture, ...] = ()
     values: str = ""
+    depths: tuple[Depths, ...] = ()
 
     @property
     def parameters(self) -> int:

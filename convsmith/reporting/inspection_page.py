@@ -16,6 +16,7 @@ from convsmith.reporting.inspection_graph import flow, mermaid
 from convsmith.reporting.inspection_text import discards_cell, field_cells, share_cell
 from convsmith.reporting.page import page
 from convsmith.reporting.pictures import address
+from convsmith.reporting.signal import signal_chart
 from convsmith.reporting.templates import Section, fill
 from convsmith.reporting.words import Term
 
@@ -78,6 +79,7 @@ def render_inspection(ours: Inspection, theirs: Inspection | None = None, *, com
             _inside(each, mark, of),
             Section(f"cost{mark}", f"Where the cost lies{of}", COST_LEAD, _cost(each)),
             _sees(each, mark, of),
+            _through(each, mark, of),
             _memory(each, mark, of),
             _sums(each, mark, of),
             Section(f"layers{mark}", f"Layer by layer{of}", LAYERS_LEAD, _layers(each)),
@@ -241,6 +243,21 @@ def _sees(shown: Inspection, mark: str, of: str) -> Section | None:
 def _pictures(shown: Inspection) -> list[tuple[str, str, str]]:
     """Address, name and sentence of each stage's drawing on the user's picture."""
     return [(address(each.png, most=LARGEST), each.name, each.sentence) for each in shown.pictures]
+
+
+def _through(shown: Inspection, mark: str, of: str) -> Section | None:
+    if not shown.depths:
+        return None
+    lead = (
+        "The variance of what each layer gives, on a logarithmic scale, from the image at the left to the answer at "
+        f"the right, for {shown.depths[0].images} images of independent normal numbers. Where it falls or grows from "
+        "layer to layer, so does the gradient's, and a deep network does not begin to learn (Glorot and Bengio 2010; "
+        "He et al. 2015)."
+    )
+    charts = [(each.name, sentence(each.says), each.sentence, signal_chart(each.signals)) for each in shown.depths]
+    return Section(
+        f"signal{mark}", f"The signal through depth{of}", lead, fill("inspection_parts:signal", charts=charts)
+    )
 
 
 def _some(paths: Sequence[str]) -> str:

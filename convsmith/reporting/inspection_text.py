@@ -54,6 +54,15 @@ def fields(inspection: Inspection) -> RenderableType:
     return Group(Text(f"\nOn your picture (the network's values: {_said(inspection.values)}):"), shown)
 
 
+def depths(inspection: Inspection) -> RenderableType:
+    """How the signal changes through depth."""
+    lines = []
+    for each in inspection.depths:
+        how = f"Signal through depth, {each.images} images of normal numbers; values {_said(each.says)}"
+        lines.append(Text(f"\n{how}:\n  {_said(each.sentence)}"))
+    return Group(*lines)
+
+
 def compared(ours: Inspection, theirs: Inspection) -> RenderableType:
     """Two networks side by side: figures with differences, what is spent at each size, and which layers differ."""
     shown = _plain("", "A", "B", "B - A")

@@ -148,3 +148,26 @@ def test_in_python_a_network_shows_itself_as_text_and_in_a_notebook():
     assert "<table>" in pair._repr_html_()
     with pytest.raises(UsageError):
         convsmith.inspect("conv 3->8 k3", input_shape=(3, 4, 5, 6))
+
+
+def test_the_signal_through_depth_is_told_and_drawn_for_each_way_of_starting(tmp_path: Path):
+    page = tmp_path / "net.html"
+    line = "conv 3->16 k3 p1 | relu | conv 16 k3 p1 | relu | conv 16 k3 p1 | relu | gap | flatten | linear 4"
+    words = ("inspect", line, "--input", "16", "--signal", "kaiming-normal-fan-in", "--signal", "normal-0.01")
+    done = typed(*words, "--html", page)
+    assert done.code == 0, done.err
+    assert done.out.count("Signal through depth, 16 images") == 2
+    found = typed(*words, "--json").json["signal"]
+    kept, small = (
+        [each["variance"] for each in found[name] if each["type"] == "Conv2d"]
+        for name in ("kaiming-normal-fan-in", "normal-0.01")
+    )
+    assert 0.3 < kept[-1] / kept[0] < 3  # what He et al. 2015 keep
+    assert small[-1] / small[0] < 1e-3  # variance 1e-4 times 144 inputs, half of them zero, squared: about 5e-5
+    assert page.read_text().count('lines signal"') == 2
+
+
+def test_a_signal_of_no_known_rule_is_refused_with_the_rules_there_are():
+    done = typed("inspect", "conv 3->8 k3 | gap | flatten | linear 2", "--input", "16", "--signal", "kaiming-normal-in")
+    assert done.code == 2
+    assert "kaiming-normal-fan-in" in done.err

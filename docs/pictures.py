@@ -63,10 +63,13 @@ def main(arguments: list[str]) -> int:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         for name, words, sections in STUDIO:
             written = Path(folder) / f"{name}.html"
-            command = [sys.executable, "-m", "convsmith", *words, "--html", str(written), "--quiet"]
-            subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # lint ends with 6 where it finds errors
-            first(browser, written, name, 1280, 800, "light")
-            parts(browser, written, [(f"{name}-{anchor}", anchor) for anchor in sections])
+            command = [sys.executable, "-m", "convsmith", *words, "--html", written.name]
+            subprocess.run(
+                command, cwd=folder, check=False, capture_output=True
+            )  # lint ends with 6 where it finds errors
+            if name != "signal":
+                first(browser, written, name, 1280, 800, "light")
+            parts(browser, written, [(anchor if anchor == name else f"{name}-{anchor}", anchor) for anchor in sections])
         if report is not None:
             for screen in SCREENS:
                 first(browser, report, *screen)

@@ -53,7 +53,7 @@ def _measured(given: Given, name: str, images: torch.Tensor) -> Depths:
             model = copy.deepcopy(given.model)
             initialise(model, name)
         entry, loaded = INITIALISATIONS[name], False
-        says = f"{entry.name}: {entry.summary} ({entry.source})"
+        says = f"drawn anew: {entry.summary} ({entry.source})"
     try:
         signals = signal_through_depth(model, images, training=not loaded)
     except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The page of the design studio: its commands run, its Python runs, and its pictures are those that the script takes."""
+"""The page of the design studio: its commands and its Python run, and its pictures are those of the script."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ import torch
 import torchvision
 
 from convsmith.errors import ConvsmithError
-from convsmith.networks.analysis import analyse
-from convsmith.networks.graph import record
-from convsmith.networks.memory import inference_bytes, training_memory
+from convsmith.networks.counting.analysis import analyse
+from convsmith.networks.counting.memory import inference_bytes, training_memory
 from convsmith.networks.receptive import last_map, receptive_fields
+from convsmith.networks.recording.graph import record
 
 LIST = Path(__file__).with_name("analysis_networks.txt")
 LARGEST_SIDE, LARGEST_TRAINED = 384, 100_000_000

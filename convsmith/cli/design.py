@@ -13,7 +13,7 @@ import click
 from convsmith.cli import options
 
 if TYPE_CHECKING:
-    from convsmith.networks.costs import Costs, Quantity
+    from convsmith.networks.counting.costs import Costs, Quantity
     from convsmith.pipeline.designing import Limit, Proposal, Proposals, Wish
 
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}

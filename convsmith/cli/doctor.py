@@ -190,7 +190,7 @@ def _storage(runs: Path, broken: list[dict[str, str]], missing: list[dict[str, s
     places: dict[str, Callable[[], Path]] = {
         "runs": runs.resolve,
         "pixel cache": lambda: import_module("convsmith.images.places").cache_folder(),
-        "weights of torch": lambda: import_module("convsmith.networks.pretrained").checkpoints_folder(),
+        "weights of torch": lambda: import_module("convsmith.networks.published.pretrained").checkpoints_folder(),
         "weights of the hub": lambda: Path(import_module("huggingface_hub").constants.HF_HUB_CACHE),
     }
     found = []

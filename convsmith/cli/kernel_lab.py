@@ -9,8 +9,8 @@ import numpy as np
 
 from convsmith.cli.kernel_picture import LabPicture, open_picture
 from convsmith.errors import UsageError
-from convsmith.networks.kernel_bank import KERNELS, kernel_named
-from convsmith.networks.kernels import (
+from convsmith.networks.kernels.bank import KERNELS, kernel_named
+from convsmith.networks.kernels.filtering import (
     POOLS,
     Padding,
     PoolKind,
@@ -25,7 +25,7 @@ from convsmith.networks.kernels import (
 from convsmith.reporting.kernel_page import Example, KernelRecord, Learnt, LearntFilter, Place
 
 if TYPE_CHECKING:
-    from convsmith.networks.kernel_match import Likeness
+    from convsmith.networks.kernels.match import Likeness
     from convsmith.pipeline.first_layer import FirstLayer
 
 FIRST = "sobel-vertical"
@@ -246,7 +246,7 @@ def kept(layer: FirstLayer, index: int) -> float:
 
 
 def _learnt(lab: Lab, run: Any, layer: FirstLayer, like: list[list[Likeness]]) -> Learnt:
-    from convsmith.networks.kernel_match import threshold
+    from convsmith.networks.kernels.match import threshold
 
     answers = layer.responses(_eight_bit(lab.picture))
     filters = [

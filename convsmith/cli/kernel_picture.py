@@ -44,7 +44,7 @@ def open_picture(text: str, *, size: int, colour: bool) -> LabPicture:
         UsageError: it is none of these.
         DataError: the file cannot be read.
     """
-    from convsmith.networks.kernels import is_numbers, numbers
+    from convsmith.networks.kernels.filtering import is_numbers, numbers
 
     path = Path(text)
     if not path.exists() and is_numbers(text):

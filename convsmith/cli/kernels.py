@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from convsmith.cli.kernel_lab import Lab
-    from convsmith.networks.kernel_match import Likeness
-    from convsmith.networks.kernels import Padding
+    from convsmith.networks.kernels.filtering import Padding
+    from convsmith.networks.kernels.match import Likeness
     from convsmith.pipeline.first_layer import FirstLayer
 
 PADDINGS = ("valid", "same", "zero", "reflect", "replicate", "circular")
-"""As in `networks.kernels`, whose import would make `--help` wait for torch; a test holds them equal."""
+"""As in `networks.kernels.filtering`, whose import would make `--help` wait for torch; a test holds them equal."""
 SHOWN = 16
 """Columns of numbers that fit a terminal."""
 CHANNELS = ("red", "green", "blue")
@@ -116,7 +116,7 @@ def kernels(
 
 def _learnt(run: str, runs: Path, code: str | None) -> tuple[Any, FirstLayer, list[list[Likeness]]]:
     """The run, its first layer, and at each moment what each filter is like."""
-    from convsmith.networks.kernel_match import likenesses
+    from convsmith.networks.kernels.match import likenesses
     from convsmith.pipeline.first_layer import first_layer
 
     folder = options.found(run, runs)
@@ -236,7 +236,7 @@ def _print_learnt(run: Any, layer: FirstLayer, like: list[list[Likeness]]) -> No
 
     from convsmith.cli.kernel_lab import kept
     from convsmith.console import plain_console
-    from convsmith.networks.kernel_match import threshold
+    from convsmith.networks.kernels.match import threshold
 
     _, channels, size, _ = layer.moments[-1].filters.shape
     click.echo(f"\nFirst layer of {run.path.name}: {layer.describes} ({layer.parameter})")
@@ -258,7 +258,7 @@ def _print_learnt(run: Any, layer: FirstLayer, like: list[list[Likeness]]) -> No
 
 
 def _learnt_json(run: Any, layer: FirstLayer, like: list[list[Likeness]]) -> dict[str, Any]:
-    from convsmith.networks.kernel_match import threshold
+    from convsmith.networks.kernels.match import threshold
 
     _, channels, size, _ = layer.moments[-1].filters.shape
     moments = [

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.evidence.predict import inference_mode
-from convsmith.networks.graph import record
 from convsmith.networks.receptive import Fields, StageMap, receptive_fields, stage_maps
+from convsmith.networks.recording.graph import record
 from convsmith.reporting.field_pictures import FieldSeen
 
 SHARE = 0.95

@@ -9,17 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _PLACES = {
-    "Parameters": "analysis",
-    "activation_bytes": "analysis",
-    "count_macs": "analysis",
-    "count_parameters": "analysis",
+    "Parameters": "counting.analysis",
+    "activation_bytes": "counting.analysis",
+    "count_macs": "counting.analysis",
+    "count_parameters": "counting.analysis",
     "NODES": "blocks",
-    "ModelName": "catalogue",
-    "build_named": "catalogue",
-    "model_names": "catalogue",
-    "refuse_options": "catalogue",
-    "resolve": "catalogue",
-    "size_options": "catalogue",
+    "ModelName": "published.catalogue",
+    "build_named": "published.catalogue",
+    "model_names": "published.catalogue",
+    "refuse_options": "published.catalogue",
+    "resolve": "published.catalogue",
+    "size_options": "published.catalogue",
     "build": "convnet",
     "build_design": "convnet",
     "Head": "head",
@@ -30,27 +30,27 @@ _PLACES = {
     "INITIALISATIONS": "initialisation",
     "initialise": "initialisation",
     "residual_ends": "initialisation",
-    "KERNELS": "kernel_bank",
-    "kernel_named": "kernel_bank",
-    "Likeness": "kernel_match",
-    "likenesses": "kernel_match",
-    "convolve": "kernels",
-    "padded": "kernels",
-    "pooled": "kernels",
+    "KERNELS": "kernels.bank",
+    "kernel_named": "kernels.bank",
+    "Likeness": "kernels.match",
+    "likenesses": "kernels.match",
+    "convolve": "kernels.filtering",
+    "padded": "kernels.filtering",
+    "pooled": "kernels.filtering",
     "LAYERS": "layers",
     "LAYER_KINDS": "layers",
     "layer_parameters": "layers",
     "layer_shape": "layers",
-    "Listing": "listing",
-    "list_models": "listing",
-    "match_models": "listing",
-    "load_pretrained": "loading",
+    "Listing": "published.listing",
+    "list_models": "published.listing",
+    "match_models": "published.listing",
+    "load_pretrained": "published.loading",
     "check_output": "own",
     "code_sha256": "own",
     "load_own": "own",
     "parse_arguments": "own",
-    "Pretrained": "pretrained",
-    "describe_weights": "pretrained",
+    "Pretrained": "published.pretrained",
+    "describe_weights": "published.pretrained",
     "Field": "receptive",
     "Fields": "receptive",
     "last_map": "receptive",
@@ -60,10 +60,10 @@ _PLACES = {
     "signal_through_depth": "signal",
     "Stage": "staging",
     "stages": "staging",
-    "Found": "weights",
-    "find_weights": "weights",
-    "read_weights": "weights",
-    "sha256_of": "weights",
+    "Found": "published.weights",
+    "find_weights": "published.weights",
+    "read_weights": "published.weights",
+    "sha256_of": "published.weights",
     "WinogradConv2d": "winograd",
     "multiplications": "winograd",
     "Fitted": "zoo",
@@ -140,25 +140,25 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from convsmith.networks.analysis import Parameters, activation_bytes, count_macs, count_parameters
     from convsmith.networks.blocks import NODES
-    from convsmith.networks.catalogue import ModelName, build_named, refuse_options, resolve, size_options
-    from convsmith.networks.catalogue import names as model_names
     from convsmith.networks.convnet import build, build_design
+    from convsmith.networks.counting.analysis import Parameters, activation_bytes, count_macs, count_parameters
     from convsmith.networks.head import Head, find_head, head_inputs, replace_head, set_head
     from convsmith.networks.initialisation import INITIALISATIONS, initialise, residual_ends
-    from convsmith.networks.kernel_bank import KERNELS, kernel_named
-    from convsmith.networks.kernel_match import Likeness, likenesses
-    from convsmith.networks.kernels import convolve, padded, pooled
+    from convsmith.networks.kernels.bank import KERNELS, kernel_named
+    from convsmith.networks.kernels.filtering import convolve, padded, pooled
+    from convsmith.networks.kernels.match import Likeness, likenesses
     from convsmith.networks.layers import LAYER_KINDS, LAYERS, layer_parameters, layer_shape
-    from convsmith.networks.listing import Listing, list_models, match_models
-    from convsmith.networks.loading import load_pretrained
     from convsmith.networks.own import check_output, code_sha256, load_own, parse_arguments
-    from convsmith.networks.pretrained import Pretrained, describe_weights
+    from convsmith.networks.published.catalogue import ModelName, build_named, refuse_options, resolve, size_options
+    from convsmith.networks.published.catalogue import names as model_names
+    from convsmith.networks.published.listing import Listing, list_models, match_models
+    from convsmith.networks.published.loading import load_pretrained
+    from convsmith.networks.published.pretrained import Pretrained, describe_weights
+    from convsmith.networks.published.weights import Found, find_weights, read_weights, sha256_of
     from convsmith.networks.receptive import Field, Fields, last_map, receptive_fields, stage_maps
     from convsmith.networks.signal import Signal, signal_through_depth
     from convsmith.networks.staging import Stage, stages
-    from convsmith.networks.weights import Found, find_weights, read_weights, sha256_of
     from convsmith.networks.winograd import WinogradConv2d, multiplications
     from convsmith.networks.zoo import MODELS, PRESETS, Fitted, fit_design, preset
 

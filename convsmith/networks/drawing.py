@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from convsmith.networks.analysis import Analysis
-from convsmith.networks.graph import Call, Operation
+from convsmith.networks.counting.analysis import Analysis
 from convsmith.networks.outline import Tree, detail, words
+from convsmith.networks.recording.graph import Call, Operation
 from convsmith.reporting.inspection import Block, Drawing, Kind, Node
 
 INSIDE = 22

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import undisturbed, zeros
+from convsmith.networks.counting.analysis import undisturbed, zeros
 
 AFTER_MAPS = (nn.ReLU, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
 """What may follow a 1x1 convolution on maps for it to count as a head; all of it goes when the head is replaced."""

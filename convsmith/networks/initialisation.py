@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import Graph, record
+from convsmith.networks.recording.graph import Graph, record
 from convsmith.networks.winograd import WinogradConv2d
 from convsmith.registry import Entry, Registry, suggestion
 

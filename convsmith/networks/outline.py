@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from convsmith.networks.analysis import FUNCTIONAL, Analysis, Layer
-from convsmith.networks.graph import Call, Operation, Ref
+from convsmith.networks.counting.analysis import FUNCTIONAL, Analysis, Layer
+from convsmith.networks.recording.graph import Call, Operation, Ref
 from convsmith.reporting.inspection import Row, Seen
 
 if TYPE_CHECKING:

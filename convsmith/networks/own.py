@@ -22,8 +22,8 @@ import yaml
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import undisturbed, zeros
-from convsmith.networks.mismatch import size_error
+from convsmith.networks.counting.analysis import undisturbed, zeros
+from convsmith.networks.lines.mismatch import size_error
 from convsmith.registry import suggestion
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")

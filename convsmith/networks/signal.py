@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import undisturbed
+from convsmith.networks.counting.analysis import undisturbed
 from convsmith.networks.initialisation import CONVOLUTIONS, NORMS
 from convsmith.records import Record
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import undisturbed, zeros
+from convsmith.networks.counting.analysis import undisturbed, zeros
 from convsmith.networks.head import find_head
 
 PARTS = 4

@@ -173,6 +173,11 @@ MODELS = Registry(
         _row("simple-gap", "the same with global average pooling: a fourteenth of the parameters"),
         _row("lightweight", "three depthwise separable blocks"),
         Entry("mlp", mlp, "linear layers alone, to compare with", tags=("sized",)),
-        Entry("line", "convsmith.networks.lines:line", "layers written as 'conv 16 k3 | relu | ...'", tags=("sized",)),
+        Entry(
+            "line",
+            "convsmith.networks.lines.reading:line",
+            "layers written as 'conv 16 k3 | relu | ...'",
+            tags=("sized",),
+        ),
     ],
 )

@@ -16,13 +16,21 @@ from torch import nn
 from convsmith.design import ConvNet, doubling
 from convsmith.errors import UsageError
 from convsmith.networks import build_design, preset
-from convsmith.networks.analysis import analyse
-from convsmith.networks.costs import Clock, Costs, Quantity, bare, cost_of, costs, costs_from, field_of
-from convsmith.networks.dials import Dial, Made, least, module_dials, module_seeing_dials, saving_dials, seeing_dials
-from convsmith.networks.editing import stage_number
-from convsmith.networks.narrowing import narrow
-from convsmith.networks.operations import OPERATIONS
-from convsmith.networks.surgery import change_output_stride
+from convsmith.networks.counting.analysis import analyse
+from convsmith.networks.counting.costs import Clock, Costs, Quantity, bare, cost_of, costs, costs_from, field_of
+from convsmith.networks.rewriting.dials import (
+    Dial,
+    Made,
+    least,
+    module_dials,
+    module_seeing_dials,
+    saving_dials,
+    seeing_dials,
+)
+from convsmith.networks.rewriting.editing import stage_number
+from convsmith.networks.rewriting.narrowing import narrow
+from convsmith.networks.rewriting.operations import OPERATIONS
+from convsmith.networks.rewriting.surgery import change_output_stride
 from convsmith.networks.zoo import convnet
 from convsmith.pipeline.given_model import Given
 from convsmith.recipe import Named

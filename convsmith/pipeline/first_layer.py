@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from convsmith.errors import CheckpointError, DataError, RunError, UsageError
-from convsmith.networks.graph import Operation, Ref, record
+from convsmith.networks.recording.graph import Operation, Ref, record
 from convsmith.pipeline.build import Code, ModelFunction, build_network, recorded_code
 from convsmith.pipeline.origin import find_origin, start_network
 from convsmith.recipe import Recipe, settled

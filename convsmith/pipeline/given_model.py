@@ -20,9 +20,9 @@ from convsmith.design import ConvNet, read
 from convsmith.errors import RunError, UsageError
 from convsmith.evaluation import is_cross_validation
 from convsmith.networks import build_design, build_named, describe_weights, load_own, resolve, size_options
-from convsmith.networks.catalogue import build_empty
-from convsmith.networks.line_words import Unsettled
-from convsmith.networks.lines import Line, channels_of, looks_like_line, read_line
+from convsmith.networks.lines.reading import Line, channels_of, looks_like_line, read_line
+from convsmith.networks.lines.words import Unsettled
+from convsmith.networks.published.catalogue import build_empty
 from convsmith.pipeline.build import OWN, Code, ModelFunction, bare_network
 from convsmith.recipe import Named, Recipe, settled
 from convsmith.run_folder import RunFolder, find_run

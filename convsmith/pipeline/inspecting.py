@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import Analysis, analyse
+from convsmith.networks.counting.analysis import Analysis, analyse
+from convsmith.networks.counting.memory import Optimizer, Precision, training_memory
 from convsmith.networks.drawing import blocks, draw
-from convsmith.networks.memory import Optimizer, Precision, training_memory
-from convsmith.networks.mismatch import explaining_sizes
+from convsmith.networks.lines.mismatch import explaining_sizes
 from convsmith.networks.outline import every, fold, rows, seen
 from convsmith.networks.receptive import last_map
 from convsmith.pipeline.build import ModelFunction

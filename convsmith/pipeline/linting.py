@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from convsmith.networks.lines.mismatch import explaining_sizes
 from convsmith.networks.lint import Evidence
 from convsmith.networks.lint import lint as faults
-from convsmith.networks.mismatch import explaining_sizes
 from convsmith.pipeline.build import ModelFunction
 from convsmith.pipeline.given_model import Given, Partly, image_shape, open_model, open_module, read_model
 from convsmith.pipeline.messages import Listener, silent

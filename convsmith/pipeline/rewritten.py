@@ -10,10 +10,10 @@ from convsmith.recipe import Named
 from convsmith.reporting.formats import clean
 
 IMPORTS = {
-    "narrow": "convsmith.networks.narrowing",
-    "rewrite": "convsmith.networks.savings",
-    "change_output_stride": "convsmith.networks.surgery",
-    "dilate_last": "convsmith.networks.surgery",
+    "narrow": "convsmith.networks.rewriting.narrowing",
+    "rewrite": "convsmith.networks.rewriting.savings",
+    "change_output_stride": "convsmith.networks.rewriting.surgery",
+    "dilate_last": "convsmith.networks.rewriting.surgery",
 }
 """Where the functions are that a proposal calls."""
 

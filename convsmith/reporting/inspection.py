@@ -109,7 +109,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """The memory of a training step, in bytes; see `networks.memory.Memory`."""
+    """The memory of a training step, in bytes; see `networks.counting.memory.Memory`."""
 
     precision: str
     optimizer: str

@@ -18,8 +18,8 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 from convsmith.cli.kernel_picture import open_picture
-from convsmith.networks.kernel_bank import KERNELS, gaussian
-from convsmith.networks.kernels import convolve, numbers, padded
+from convsmith.networks.kernels.bank import KERNELS, gaussian
+from convsmith.networks.kernels.filtering import convolve, numbers, padded
 from convsmith.reporting.kernel_drawings import Scale, png, scale
 from convsmith.reporting.kernel_page import tile
 

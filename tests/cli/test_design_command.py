@@ -11,7 +11,7 @@ from typed import only_run, typed
 
 from convsmith.design import doubling, read, write
 from convsmith.networks import build_design, count_parameters, load_own
-from convsmith.networks.operations import deepen, shrink, swap_block, widen
+from convsmith.networks.rewriting.operations import deepen, shrink, swap_block, widen
 
 LINE = "conv 1->8 k3 p1 | relu | maxpool 2 | conv 16 k3 p1 | relu | flatten | linear 32 | relu | linear 10"
 TRAINING = ("--epochs", 1, "--limit", 200, "--set", "train.batch=32", "--set", "train.precision=float32",
@@ -161,7 +161,10 @@ def test_the_users_own_code_stays_theirs(tmp_path: Path):
     arguments = ("design", f"{own}:net", "--arg", "width=16", "--input", "1x8x8")
     done = typed(*arguments)
     assert done.code == 0, done.err
-    assert "    from convsmith.networks.narrowing import narrow\n    shape = (1, 8, 8)\n    model = narrow(" in done.out
+    assert (
+        "    from convsmith.networks.rewriting.narrowing import narrow\n    shape = (1, 8, 8)\n    model = narrow("
+        in done.out
+    )
     assert f"convsmith inspect {own}:net   # after the lines above are in your file" in done.err
     refused = typed(*arguments, "--write", tmp_path / "other.py")
     assert refused.code == 2

@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits, load_sample_image
 from typed import typed
 
 from convsmith.cli.kernels import PADDINGS
-from convsmith.networks import kernels as arithmetic
-from convsmith.networks.kernel_bank import KERNELS
+from convsmith.networks.kernels import filtering as arithmetic
+from convsmith.networks.kernels.bank import KERNELS
 
 ROWS = "10 20 15 25 30 / 40 50 60 32 18 / 25 33 45 60 80 / 15 20 30 40 50 / 40 30 25 15 10"
 AROUND = "-1 -1 -1 / -1 8 -1 / -1 -1 -1"

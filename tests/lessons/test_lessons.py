@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from typed import Typed, typed
 
-from convsmith.networks.kernel_match import likenesses, threshold
+from convsmith.networks.kernels.match import likenesses, threshold
 
 LESSONS = Path(__file__).parents[2] / "docs" / "lessons"
 NAMES = ("kernels.md", "pooling-and-stride.md", "receptive-field.md")

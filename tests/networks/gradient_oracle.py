@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convsmith.networks.graph import Graph, record
 from convsmith.networks.receptive import Fields, receptive_fields
+from convsmith.networks.recording.graph import Graph, record
 
 _file = Path(__file__).parents[2] / "benchmarks" / "receptive_by_gradient.py"
 _spec = importlib.util.spec_from_file_location("receptive_by_gradient", _file)

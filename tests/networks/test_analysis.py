@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from convsmith.design import doubling
 from convsmith.networks import activation_bytes, build_design, count_macs, count_parameters
-from convsmith.networks.analysis import FUNCTIONAL, analyse, undisturbed
-from convsmith.networks.imagined import ValuesNeeded
+from convsmith.networks.counting.analysis import FUNCTIONAL, analyse, undisturbed
+from convsmith.networks.recording.imagined import ValuesNeeded
 
 
 def test_shared_and_frozen_parameters_are_counted_as_such():

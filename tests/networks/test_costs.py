@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.design import doubling
-from convsmith.networks import costs as module
-from convsmith.networks.costs import Clock, Difference, bare, cost_of, costs, design_costs, field_of
+from convsmith.networks.counting import costs as module
+from convsmith.networks.counting.costs import Clock, Difference, bare, cost_of, costs, design_costs, field_of
 
 
 def test_one_figure_by_itself_is_that_of_all_of_them():

@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from convsmith.networks.discards import discarded
-from convsmith.networks.graph import record
+from convsmith.networks.counting.discards import discarded
+from convsmith.networks.recording.graph import record
 
 
 def share(layer, *shape):

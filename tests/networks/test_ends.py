@@ -21,8 +21,8 @@ from convsmith.networks import (
     set_head,
     size_options,
 )
-from convsmith.networks.graph import record
-from convsmith.networks.macs import macs_of
+from convsmith.networks.counting.macs import macs_of
+from convsmith.networks.recording.graph import record
 from convsmith.networks.zoo import PRESETS, SIZED, preset
 
 

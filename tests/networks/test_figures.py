@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from convsmith.networks import count_macs, count_parameters
-from convsmith.networks.analysis import analyse
+from convsmith.networks.counting.analysis import analyse
 
 
 def residual(inputs: int, outputs: int, stride: int) -> nn.ModuleList:

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import WRITTEN, Graph, Ref, record
-from convsmith.networks.imagined import ValuesNeeded
+from convsmith.networks.recording.graph import WRITTEN, Graph, Ref, record
+from convsmith.networks.recording.imagined import ValuesNeeded
 
 
 class Does(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from convsmith import design
 from convsmith.errors import UsageError
 from convsmith.networks import build_design
-from convsmith.networks.growing import grow_network
-from convsmith.networks.operations import add_context, deepen, widen
+from convsmith.networks.rewriting.growing import grow_network
+from convsmith.networks.rewriting.operations import add_context, deepen, widen
 
 
 def pyramid(block: str = "residual", *, options: dict[str, Any] | None = None, stride: int = 2, **others: Any):

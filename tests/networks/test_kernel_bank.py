@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from convsmith.errors import UsageError
-from convsmith.networks.kernel_bank import (
+from convsmith.networks.kernels.bank import (
     KERNELS,
     gabor,
     gaussian,
@@ -17,7 +17,7 @@ from convsmith.networks.kernel_bank import (
     kernel_named,
     laplacian_of_gaussian,
 )
-from convsmith.networks.kernels import convolve
+from convsmith.networks.kernels.filtering import convolve
 
 PICTURE = np.random.default_rng(7).normal(size=(15, 15))
 IMPULSE = np.zeros((31, 31))

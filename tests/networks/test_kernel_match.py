@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from convsmith.errors import UsageError
-from convsmith.networks.kernel_bank import KERNELS, gabor, kernel_named
-from convsmith.networks.kernel_match import CHANCE, LEAST, likenesses, threshold
+from convsmith.networks.kernels.bank import KERNELS, gabor, kernel_named
+from convsmith.networks.kernels.match import CHANCE, LEAST, likenesses, threshold
 
 
 def test_every_classical_kernel_of_its_size_is_found_at_any_strength_and_sign():

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from convsmith.errors import UsageError
-from convsmith.networks.kernels import (
+from convsmith.networks.kernels.filtering import (
     PADDINGS,
     convolve,
     is_numbers,

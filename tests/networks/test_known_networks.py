@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from convsmith import design
 from convsmith.networks import build_design, count_parameters
-from convsmith.networks.graph import Graph, record
-from convsmith.networks.macs import macs_of
+from convsmith.networks.counting.macs import macs_of
+from convsmith.networks.recording.graph import Graph, record
 
 DESIGNS = Path(__file__).parents[2] / "examples" / "designs"
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from convsmith.errors import UsageError
 from convsmith.networks import count_parameters
-from convsmith.networks.lines import WORDS, line, looks_like_line, read_line
+from convsmith.networks.lines.reading import WORDS, line, looks_like_line, read_line
 
 EVERY = (
     "pad 1 reflect | conv 3->8 k3x5 s2x1 p1 d1 g1 replicate nobias | bn | relu | dwconv k3 same | gn 4 | leaky-relu | "

@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from convsmith.networks import count_macs
-from convsmith.networks.analysis import analyse
-from convsmith.networks.graph import record
-from convsmith.networks.macs import macs_of
+from convsmith.networks.counting.analysis import analyse
+from convsmith.networks.counting.macs import macs_of
+from convsmith.networks.recording.graph import record
 
 
 class Does(nn.Module):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from convsmith.errors import UsageError
 from convsmith.networks import check_output
-from convsmith.networks.graph import record
-from convsmith.networks.mismatch import explaining_sizes, size_error
+from convsmith.networks.lines.mismatch import explaining_sizes, size_error
+from convsmith.networks.recording.graph import record
 
 
 class Sum(nn.Module):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import count_parameters
-from convsmith.networks.catalogue import build_empty
-from convsmith.networks.coupling import couple
-from convsmith.networks.graph import record
-from convsmith.networks.narrowing import narrow
+from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.published.catalogue import build_empty
+from convsmith.networks.recording.graph import record
+from convsmith.networks.rewriting.coupling import couple
+from convsmith.networks.rewriting.narrowing import narrow
 
 SHAPE = (3, 16, 16)
 

@@ -11,9 +11,9 @@ from convsmith import design
 from convsmith.design import ConvNet, parse
 from convsmith.errors import UsageError
 from convsmith.networks import build_design
-from convsmith.networks.costs import design_costs
-from convsmith.networks.editing import stage_number, stage_widths
-from convsmith.networks.operations import (
+from convsmith.networks.counting.costs import design_costs
+from convsmith.networks.rewriting.editing import stage_number, stage_widths
+from convsmith.networks.rewriting.operations import (
     OPERATIONS,
     add_context,
     deepen,

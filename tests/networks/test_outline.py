@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.networks import build_named
-from convsmith.networks.analysis import Analysis, analyse
+from convsmith.networks.counting.analysis import Analysis, analyse
 from convsmith.networks.drawing import blocks, draw
-from convsmith.networks.lines import read_line
+from convsmith.networks.lines.reading import read_line
 from convsmith.networks.outline import every, fold, rows
 
 DEEP = {"width": 8, "depth": 3, "stages": 4}

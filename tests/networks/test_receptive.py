@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import record
 from convsmith.networks.receptive import Axis, last_map, receptive_fields
+from convsmith.networks.recording.graph import record
 
 
 class Function(nn.Module):

@@ -8,8 +8,8 @@ import torchvision
 from gradient_oracle import fields_of
 from torch import nn
 
-from convsmith.networks.graph import record
 from convsmith.networks.receptive import Axis, last_map, receptive_fields, stage_maps
+from convsmith.networks.recording.graph import record
 
 
 class Part(nn.Module):

@@ -10,8 +10,8 @@ from costs_counted import counted
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import count_parameters
-from convsmith.networks.savings import (
+from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.rewriting.savings import (
     REWRITES,
     advise,
     bottleneck,

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from convsmith.networks.sizes import Window, explain, explain_sides, least_size, nearest, padding_for, sizes_for
+from convsmith.networks.lines.sizes import Window, explain, explain_sides, least_size, nearest, padding_for, sizes_for
 
 windows = st.builds(
     Window,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.surgery import (
+from convsmith.networks.rewriting.surgery import (
     change_head,
     change_input_channels,
     change_output_stride,

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import record
-from convsmith.networks.memory import held_bytes, inference_bytes, kept_by_call, training_memory
+from convsmith.networks.counting.memory import held_bytes, inference_bytes, kept_by_call, training_memory
+from convsmith.networks.recording.graph import record
 
 MIB = 2**20
 

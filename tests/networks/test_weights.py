@@ -32,8 +32,8 @@ from convsmith.networks import (
     sha256_of,
     size_options,
 )
-from convsmith.networks.pretrained import Pretrained
-from convsmith.networks.weights import fetch, read_checkpoint
+from convsmith.networks.published.pretrained import Pretrained
+from convsmith.networks.published.weights import fetch, read_checkpoint
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "weights"
 LITE = REAL / "tf_efficientnet_lite0.timm.safetensors"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import record
+from convsmith.networks.recording.graph import record
 from convsmith.networks.winograd import TRANSFORMS, WinogradConv2d, multiplications
 
 MODES = ("zeros", "reflect", "replicate", "circular")

@@ -12,10 +12,10 @@ from torch import nn
 from convsmith.design import ConvNet, parse, read_text, write
 from convsmith.errors import UsageError
 from convsmith.networks import build_design, build_named, count_parameters
-from convsmith.networks.narrowing import narrow
-from convsmith.networks.operations import shrink
-from convsmith.networks.savings import rewrite
-from convsmith.networks.surgery import change_output_stride, dilate_last
+from convsmith.networks.rewriting.narrowing import narrow
+from convsmith.networks.rewriting.operations import shrink
+from convsmith.networks.rewriting.savings import rewrite
+from convsmith.networks.rewriting.surgery import change_output_stride, dilate_last
 from convsmith.pipeline.designing import Limit, Proposal, Proposals, Wish, design_of, propose
 from convsmith.pipeline.given_model import Given, open_model, open_module
 

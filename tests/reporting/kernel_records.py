@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from convsmith.cli.kernel_lab import Lab, make_lab, page_record
-from convsmith.networks.kernel_bank import KERNELS
+from convsmith.networks.kernels.bank import KERNELS
 from convsmith.reporting.kernel_page import KernelRecord, Learnt, LearntFilter
 
 

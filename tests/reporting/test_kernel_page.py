@@ -14,8 +14,8 @@ from kernel_records import learnt, record
 from page_parser import Page
 from PIL import Image
 
-from convsmith.networks.kernel_bank import KERNELS
-from convsmith.networks.kernels import convolve
+from convsmith.networks.kernels.bank import KERNELS
+from convsmith.networks.kernels.filtering import convolve
 from convsmith.reporting.kernel_drawings import Scale, around_zero, brief, figure, scale, shade, tint
 from convsmith.reporting.kernel_page import render_kernels
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from convsmith.networks.graph import Operation
 from convsmith.networks.lint.rule import Evidence, Example, Rule, Seen, named, plural
 from convsmith.networks.lint.trail import (
     ACTIVATIONS,
@@ -17,6 +16,7 @@ from convsmith.networks.lint.trail import (
     Trail,
     dense,
 )
+from convsmith.networks.recording.graph import Operation
 
 DEEP_WITHOUT_SHORTCUT = 50
 SATURATED = 5

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import Graph, record
+from convsmith.networks.counting.macs import macs_of
 from convsmith.networks.lint.trail import Trail
-from convsmith.networks.macs import macs_of
 from convsmith.networks.receptive import Fields, receptive_fields
+from convsmith.networks.recording.graph import Graph, record
 from convsmith.records import Finding, Severity
 
 IMAGES = 5
@@ -98,7 +98,7 @@ class Example:
 
     def evidence(self) -> Evidence:
         """The network and the rest, to be judged."""
-        from convsmith.networks.lines import read_line
+        from convsmith.networks.lines.reading import read_line
 
         model = self.make() if self.make else read_line(self.line, self.shape).network()
         return Evidence(model, self.shape, self.batch, self.classes, self.side)

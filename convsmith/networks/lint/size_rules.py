@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from convsmith.networks.graph import Operation
 from convsmith.networks.lint.rule import IMAGES, Evidence, Example, Rule, Seen, named, plural
 from convsmith.networks.lint.trail import ACTIVATIONS, NORMS, Trail, dense, kernel
 from convsmith.networks.receptive import last_map
+from convsmith.networks.recording.graph import Operation
 
 SEES = 0.5
 """Share of the image's side that the last map should see at least."""

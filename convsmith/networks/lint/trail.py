@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from convsmith.networks.graph import WRITTEN, Graph, Operation, Ref, Value
+from convsmith.networks.recording.graph import WRITTEN, Graph, Operation, Ref, Value
 
 MOVED = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "clone", "contiguous", "alias", "detach", "expand",

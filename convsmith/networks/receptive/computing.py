@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from convsmith.networks.graph import Operation
 from convsmith.networks.receptive.parts import COLUMNS, ROWS
 from convsmith.networks.receptive.reading import Reading
 from convsmith.networks.receptive.spread import (
@@ -25,6 +24,7 @@ from convsmith.networks.receptive.spread import (
     slide,
 )
 from convsmith.networks.receptive.taps import cell_taps, resampling_taps, transposed_taps, window_taps
+from convsmith.networks.recording.graph import Operation
 
 
 def convolution(reading: Reading, operation: Operation) -> Sequence[Spread]:

@@ -26,11 +26,11 @@ from itertools import groupby
 
 import numpy as np
 
-from convsmith.networks.graph import Graph
 from convsmith.networks.receptive.following import SETS, follow
 from convsmith.networks.receptive.parts import COLUMNS, ROWS, STILL, Parts, merged, places_of
 from convsmith.networks.receptive.reading import Reading
 from convsmith.networks.receptive.spread import Reach, Spread, UnfollowedError, of_image
+from convsmith.networks.recording.graph import Graph
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from convsmith.networks.graph import WRITTEN, Operation
 from convsmith.networks.receptive import computing, rearranging
 from convsmith.networks.receptive.reading import Reading, Rule
 from convsmith.networks.receptive.spread import Spread, UnfollowedError, alike, expanded, joined, reduced
+from convsmith.networks.recording.graph import WRITTEN, Operation
 
 
 def follow(reading: Reading, operation: Operation) -> Sequence[Spread]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convsmith.networks.graph import Graph, Operation, Ref
 from convsmith.networks.receptive.spread import Spread, UnfollowedError
+from convsmith.networks.recording.graph import Graph, Operation, Ref
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convsmith.networks.graph import Operation
 from convsmith.networks.receptive.reading import Reading
 from convsmith.networks.receptive.spread import (
     Spread,
@@ -24,6 +23,7 @@ from convsmith.networks.receptive.spread import (
     unsqueezed,
 )
 from convsmith.networks.receptive.taps import window_taps
+from convsmith.networks.recording.graph import Operation
 
 
 def padding(reading: Reading, operation: Operation) -> Sequence[Spread]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from convsmith.networks.graph import Call, Graph
 from convsmith.networks.receptive.fields import Fields, last_map
+from convsmith.networks.recording.graph import Call, Graph
 
 
 @dataclass(frozen=True)

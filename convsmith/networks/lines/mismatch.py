@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import Operation, Ref, Value, _Recorder
-from convsmith.networks.imagined import ValuesNeeded, imagined, watched
-from convsmith.networks.sizes import Window, explain_sides, least_size, padding_for
+from convsmith.networks.lines.sizes import Window, explain_sides, least_size, padding_for
+from convsmith.networks.recording.graph import Operation, Ref, Value, _Recorder
+from convsmith.networks.recording.imagined import ValuesNeeded, imagined, watched
 
 SUMS = {"add", "sub", "mul", "div", "where", "maximum", "minimum"}
 PRODUCTS = {"addmm": ("mat1", "mat2"), "mm": ("self", "mat2"), "bmm": ("self", "mat2")}

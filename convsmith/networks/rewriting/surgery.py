@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import Analysis, analyse
-from convsmith.networks.costs import Difference, costs_from
-from convsmith.networks.graph import Ref
+from convsmith.networks.counting.analysis import Analysis, analyse
+from convsmith.networks.counting.costs import Difference, costs_from
 from convsmith.networks.head import find_head, replace_head
+from convsmith.networks.recording.graph import Ref
 
 How = Literal["sum", "average", "repeat"]
 Pair = tuple[int, int]

@@ -17,13 +17,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.parameter import is_lazy
 
 from convsmith.errors import UsageError
-from convsmith.networks.discards import discarded
-from convsmith.networks.graph import Graph, Operation, record
-from convsmith.networks.imagined import ValuesNeeded
-from convsmith.networks.macs import macs_of
-from convsmith.networks.memory import inference_bytes, kept_by_call
+from convsmith.networks.counting.discards import discarded
+from convsmith.networks.counting.macs import macs_of
+from convsmith.networks.counting.memory import inference_bytes, kept_by_call
 from convsmith.networks.receptive import Field, Fields, receptive_fields
-from convsmith.networks.untouched import undisturbed, zeros
+from convsmith.networks.recording.graph import Graph, Operation, record
+from convsmith.networks.recording.imagined import ValuesNeeded
+from convsmith.networks.recording.untouched import undisturbed, zeros
 
 FUNCTIONAL = "functional"
 """The type of a row for what a module that has others within it computes itself."""

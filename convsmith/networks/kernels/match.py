@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convsmith.errors import UsageError
-from convsmith.networks.kernel_bank import KERNELS, gabor, gaussian, gaussian_derivative, laplacian_of_gaussian
+from convsmith.networks.kernels.bank import KERNELS, gabor, gaussian, gaussian_derivative, laplacian_of_gaussian
 
 RANDOM_FILTERS = 4000
 CHANCE = 0.01

@@ -16,10 +16,10 @@ from torch import nn
 
 from convsmith.design import ConvNet, FlattenHead
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import count_parameters
-from convsmith.networks.editing import Place, divides, edited, named, option_of, places, stage_widths, takes
-from convsmith.networks.narrowing import narrow
-from convsmith.networks.operations import (
+from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.rewriting.editing import Place, divides, edited, named, option_of, places, stage_widths, takes
+from convsmith.networks.rewriting.narrowing import narrow
+from convsmith.networks.rewriting.operations import (
     add_context,
     deepen,
     dilate,
@@ -31,8 +31,8 @@ from convsmith.networks.operations import (
     shrink,
     swap_block,
 )
-from convsmith.networks.savings import NARROW, REWRITES, SMALL, candidates, rewrite
-from convsmith.networks.surgery import dilate_last
+from convsmith.networks.rewriting.savings import NARROW, REWRITES, SMALL, candidates, rewrite
+from convsmith.networks.rewriting.surgery import dilate_last
 
 FINE = 32
 """Steps in which all channels are taken away, or would be."""

@@ -3,9 +3,9 @@
 Widths are rounded so that they stay as even as they were and divide into the groups that read them; where a change
 leaves a block that cannot stand in its place, the schema says why and nothing is returned.
 
-Which of them keep the function of a trained network is told in `networks.growing`. A design is a row of stages, each of
-which reads the one before: long skips over several stages, and a decoder that enlarges maps again, cannot be said in
-it, so no operation here adds them.
+Which of them keep the function of a trained network is told in `networks.rewriting.growing`. A design is a row of
+stages, each of which reads the one before: long skips over several stages, and a decoder that enlarges maps again,
+cannot be said in it, so no operation here adds them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from convsmith.design import BLOCKS, ConvNet, FlattenHead
 from convsmith.errors import UsageError
-from convsmith.networks.costs import Difference, design_costs
-from convsmith.networks.editing import (
+from convsmith.networks.counting.costs import Difference, design_costs
+from convsmith.networks.rewriting.editing import (
     Place,
     divided_more,
     divides,

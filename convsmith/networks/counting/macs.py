@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from math import prod
 
-from convsmith.networks.graph import WRITTEN, Graph, Operation, Ref
+from convsmith.networks.recording.graph import WRITTEN, Graph, Operation, Ref
 
 Formula = Callable[[Operation, Graph], int]
 

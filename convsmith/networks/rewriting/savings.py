@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import count_parameters
-from convsmith.networks.costs import Difference, costs
-from convsmith.networks.graph import Graph, Ref, record
-from convsmith.networks.narrowing import narrow
+from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.counting.costs import Difference, costs
+from convsmith.networks.recording.graph import Graph, Ref, record
+from convsmith.networks.rewriting.narrowing import narrow
 from convsmith.registry import Entry, Registry
 
 NARROW = Entry("narrow", narrow, "fewer channels everywhere", "Howard et al. 2017; Li et al. 2017")

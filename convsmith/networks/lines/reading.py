@@ -19,8 +19,8 @@ from typing import Any
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.line_words import WIDTHS, Layer, Said, Shape, Unsettled
-from convsmith.networks.sizes import Window, explain_sides
+from convsmith.networks.lines.sizes import Window, explain_sides
+from convsmith.networks.lines.words import WIDTHS, Layer, Said, Shape, Unsettled
 from convsmith.registry import suggestion
 
 DEFAULT = "conv 16 k3 p1 | bn | relu | maxpool 2 | conv 32 k3 p1 | bn | relu | gap | flatten | linear"

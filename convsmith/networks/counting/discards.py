@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from convsmith.networks.graph import Graph, Operation, Ref
+from convsmith.networks.recording.graph import Graph, Operation, Ref
 
 
 def discarded(operation: Operation, graph: Graph) -> float | None:

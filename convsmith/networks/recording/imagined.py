@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from convsmith.errors import UsageError
-from convsmith.networks.untouched import untouched
+from convsmith.networks.recording.untouched import untouched
 
 
 class ValuesNeeded(UsageError):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import DataError
-from convsmith.networks.catalogue import (
+from convsmith.networks.published.catalogue import (
     TWO_HEADED,
     ModelName,
     build_empty,
@@ -23,8 +23,8 @@ from convsmith.networks.catalogue import (
     refuse_options,
     resolve,
 )
-from convsmith.networks.pretrained import describe_weights
-from convsmith.networks.weights import Found, read_checkpoint
+from convsmith.networks.published.pretrained import describe_weights
+from convsmith.networks.published.weights import Found, read_checkpoint
 
 NAMED = 2
 """Tensors named in a message, of those that are missing or of another shape."""

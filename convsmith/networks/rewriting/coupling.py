@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convsmith.networks.graph import Graph, Operation, Ref
+from convsmith.networks.recording.graph import Graph, Operation, Ref
 
 Parts = tuple[tuple[int, int], ...]
 """Groups one after another, as `(group, channels)`."""

@@ -27,7 +27,7 @@ from convsmith import design
 from convsmith.errors import UsageError
 from convsmith.networks.blocks import LayerScale, NonLocal
 from convsmith.networks.convnet import build_design
-from convsmith.networks.nothing import ending, start_as_nothing
+from convsmith.networks.rewriting.nothing import ending, start_as_nothing
 
 DROPPING = (design.Dropout, design.DropBlock, design.StochasticDepth)
 """Nodes that do nothing in inference mode, whatever their rate."""

@@ -22,7 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convsmith.networks.imagined import Imagined, Storages, channels_last, imagined, refusal, tensors_in, watched
+from convsmith.networks.recording.imagined import (
+    Imagined,
+    Storages,
+    channels_last,
+    imagined,
+    refusal,
+    tensors_in,
+    watched,
+)
 
 Kind = Literal["input", "parameter", "buffer", "constant", "result"]
 WRITTEN = "written"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.sizes import Window, explain_sides, least_size, nearest, padding_for
+from convsmith.networks.lines.sizes import Window, explain_sides, least_size, nearest, padding_for
 
 Shape = tuple[int | None, ...]
 """Of one image: `(channels, height, width)`, or `(features,)` once it is flat; None is not known."""

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from convsmith.networks.graph import Graph, Operation, Ref, Value
-from convsmith.networks.imagined import channels_last
+from convsmith.networks.recording.graph import Graph, Operation, Ref, Value
+from convsmith.networks.recording.imagined import channels_last
 
 
 def forward_workspace(operation: Operation, graph: Graph) -> int:

@@ -22,9 +22,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convsmith.errors import UsageError
-from convsmith.networks.graph import Graph
-from convsmith.networks.imagined import SIZE_MEND, Imagined, Storages, imagined, refusal, tensors_in, watched
-from convsmith.networks.workspaces import forward_workspace, gradient_workspace
+from convsmith.networks.counting.workspaces import forward_workspace, gradient_workspace
+from convsmith.networks.recording.graph import Graph
+from convsmith.networks.recording.imagined import SIZE_MEND, Imagined, Storages, imagined, refusal, tensors_in, watched
 
 Optimizer = Literal["none", "sgd", "momentum", "adamw"]
 Precision = Literal["float32", "bfloat16"]

@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from convsmith.errors import DataError, ResourceError, UsageError
-from convsmith.networks.catalogue import resolve
-from convsmith.networks.pretrained import (
+from convsmith.networks.published.catalogue import resolve
+from convsmith.networks.published.pretrained import (
     OLDER_HUB_FILE,
     UNSTATED,
     Pretrained,

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from convsmith.design import ConvNet
-from convsmith.networks.analysis import Analysis, analyse, count_macs, count_parameters
 from convsmith.networks.convnet import build_design
-from convsmith.networks.graph import record
+from convsmith.networks.counting.analysis import Analysis, analyse, count_macs, count_parameters
 from convsmith.networks.receptive import Field, last_map, receptive_fields
+from convsmith.networks.recording.graph import record
 
 Quantity = Literal["parameters", "macs", "memory", "latency"]
 QUANTITIES: tuple[Quantity, ...] = ("parameters", "macs", "memory", "latency")

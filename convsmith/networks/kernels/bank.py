@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from convsmith.errors import UsageError
-from convsmith.networks.kernels import is_numbers, numbers
+from convsmith.networks.kernels.filtering import is_numbers, numbers
 from convsmith.registry import Entry, Registry
 
 LARGEST = 31

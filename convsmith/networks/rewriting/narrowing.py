@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from convsmith.errors import UsageError
-from convsmith.networks.coupling import Coupling, Slot, couple
-from convsmith.networks.editing import scaled_width
-from convsmith.networks.graph import record
+from convsmith.networks.recording.graph import record
+from convsmith.networks.rewriting.coupling import Coupling, Slot, couple
+from convsmith.networks.rewriting.editing import scaled_width
 
 
 def narrow(model: nn.Module, shape: Sequence[int], factor: float) -> nn.Module:

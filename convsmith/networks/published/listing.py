@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from convsmith.errors import UsageError
-from convsmith.networks.analysis import count_parameters
-from convsmith.networks.catalogue import LIBRARIES, Library, ModelName, build_empty, names
-from convsmith.networks.pretrained import Pretrained, cached_file, describe_weights
-from convsmith.networks.weights import in_folder
+from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.published.catalogue import LIBRARIES, Library, ModelName, build_empty, names
+from convsmith.networks.published.pretrained import Pretrained, cached_file, describe_weights
+from convsmith.networks.published.weights import in_folder
 
 OUTPUTS = 1000
 """Classes that parameters are counted for where no weights say another number."""

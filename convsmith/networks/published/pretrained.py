@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from convsmith.networks.catalogue import TWO_HEADED, ModelName, resolve
+from convsmith.networks.published.catalogue import TWO_HEADED, ModelName, resolve
 
 HUB_FILE = "model.safetensors"
 OLDER_HUB_FILE = "pytorch_model.bin"

@@ -1,0 +1,1 @@
+"""What a network holds, costs and keeps, counted on its recorded graph."""

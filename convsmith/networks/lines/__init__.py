@@ -1,0 +1,1 @@
+"""Networks written as a line of layers, the sizes of what layers give, and why sizes do not fit."""

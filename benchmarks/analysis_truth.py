@@ -60,6 +60,7 @@ def parameters(model: nn.Module) -> int:
 def macs(model: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds of a real run."""
     counter = FlopCounterMode(display=False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)  # the counter's own hooks fail where a parameter is handed to a module
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with ExitStack() as within, torch.no_grad():
@@ -68,6 +69,8 @@ def macs(model: nn.Module, shape: Sequence[int]) -> int:
         within.enter_context(mkldnn.flags(enabled=not recurrent))
         within.enter_context(counter)
         model.eval()(torch.zeros(1, *shape))
+    for parameter in trained:  # ptflops counts these alone
+        parameter.requires_grad_(True)
     return counter.get_total_flops() // 2
 
 

@@ -6,7 +6,7 @@ from convsmith.evaluation.cross_validation import is_cross_validation
 from convsmith.evaluation.intervals import bootstrap, paired_difference, proportion, wilson
 from convsmith.evaluation.learning_curve import judge
 from convsmith.evaluation.metrics import softmax
-from convsmith.evaluation.mistakes import cells, most_confident_mistakes
+from convsmith.evaluation.mistakes import cells
 from convsmith.evaluation.predictions import Predictions
 from convsmith.evaluation.score import evaluate, quick
 from convsmith.evaluation.scorers import SCORERS, commonest_class, rescore, score_classification
@@ -22,7 +22,6 @@ __all__ = [
     "evaluate",
     "is_cross_validation",
     "judge",
-    "most_confident_mistakes",
     "paired_difference",
     "paired_gain",
     "proportion",

@@ -36,25 +36,12 @@ class Pair:
 
 def worst_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
     """The mistakes with the largest loss: those where least probability was left for the true class."""
-    return _mistakes(predictions, count, by_confidence=False)
-
-
-def most_confident_mistakes(predictions: Predictions, count: int = 24) -> list[Mistake]:
-    """The mistakes made with the highest probability for the wrong class, the surest first.
-
-    They differ from the worst where what was left is spread over many classes: a network can be unsure of its answer
-    and still leave nothing for the true one.
-    """
-    return _mistakes(predictions, count, by_confidence=True)
-
-
-def _mistakes(predictions: Predictions, count: int, *, by_confidence: bool) -> list[Mistake]:
     predicted, targets = predictions.predicted, predictions.targets
     wrong = np.flatnonzero(predicted != targets)
     scores = log_softmax(predictions.logits[wrong])
     rows = np.arange(len(wrong))
     own, called = scores[rows, targets[wrong]], scores[rows, predicted[wrong]]
-    order = np.lexsort((predictions.ids[wrong], -called if by_confidence else own))[:count]
+    order = np.lexsort((predictions.ids[wrong], own))[:count]
     return [
         Mistake(
             id=str(predictions.ids[wrong[i]]),

@@ -30,7 +30,7 @@ SAID = (
 @click.argument("data")
 @options.source
 @options.time
-@click.option("--model", metavar="NAME", help="The network to be trained, whose weights take images of one size.")
+@click.option("--model", metavar="MODEL", help="The network to be trained, whose weights take images of one size.")
 @click.option(
     "--weights", metavar="SOURCE", help="What it starts from: auto, none, a file, a folder, or a RUN of yours."
 )
@@ -82,11 +82,16 @@ def data(
     from convsmith.recipe import Recipe, layer, parse_assignments
 
     flags = {
-        "data.source": options.absolute(data), "data.limit": limit, "data.time": time, "name": name, "model": model,
+        "data.source": options.absolute(data), "data.limit": limit, "data.time": time, "name": name,
         **{f"data.{key}": value for key, value in options.columns(images, label, group, split, labels).items()},
         "image.size": size, "image.fit": fit, "augment.symmetry": symmetry,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value is not None}
+    if model is not None:
+        from convsmith.pipeline.given_model import read_model, recipe_keys
+
+        keys, code = recipe_keys(read_model(model, runs=runs))
+        given |= keys if code is None else {}  # no weights are published for a network of one's own
     if weights is not None:
         given["weights.source"] = options.weights_source(weights, runs)
     recipe = Recipe.from_layers(layer(given, over=parse_assignments(assignments)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from convsmith.run_folder import RunFolder
 SHOWN_MISTAKES = 24
 SHOWN_RIGHT = 12
 PER_CELL = 6
+PAIRS_SHOWN = 12
 MAPPED_WRONG, MAPPED_RIGHT = 8, 4
 LEAST_MAPPED = 32
 """Pixels a side: on smaller images the last maps are a few blocks, which show nothing."""
@@ -46,7 +47,7 @@ def illustrate(
     answers = Answers.load(run.predictions / f"{split}.npz") if split else None
     if split is None or answers is None or "logits" not in answers.arrays:  # a task whose images have no one name
         run.write_json("evidence/examples.json", {"examples": []})
-        leave_thumbnails(run, dataset, [])
+        leave_thumbnails(run, dataset, alike(run.read_json("audit.json"), PAIRS_SHOWN))
         return
     predictions = Predictions.of(answers)
     examples = right_examples(predictions)
@@ -55,12 +56,19 @@ def illustrate(
     run.write_json("evidence/examples.json", {"examples": examples})
     run.write_json("evidence/cells.json", {"cells": wrong_cells})
     shown = [item["id"] for item in (*mistakes, *examples)]
+    shown += alike(run.read_json("audit.json"), PAIRS_SHOWN)
     leave_thumbnails(run, dataset, [*shown, *(name for cell in wrong_cells for name in cell["ids"])])
     mapped = [item["id"] for item in (*mistakes[:MAPPED_WRONG], *examples[:MAPPED_RIGHT])]
     if mapped and images.shape[-1] >= LEAST_MAPPED:
         row = {name: index for index, name in enumerate(dataset.ids)}
         with contextlib.suppress(UsageError):  # a network without maps, such as a transformer, has nowhere to look
             leave_maps(run, model, normalize, images[[row[name] for name in mapped]], mapped, predictions)
+
+
+def alike(audit: Mapping[str, Any], most: int) -> Iterator[str]:
+    """The images of pairs that are alike, leaks first; at most so many pairs."""
+    pairs = [*(audit.get("leaks") or ()), *(audit.get("near_duplicates") or ())][:most]
+    yield from dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second"))
 
 
 def right_examples(predictions: Predictions) -> list[dict[str, Any]]:

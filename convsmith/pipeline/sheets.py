@@ -17,6 +17,7 @@ from convsmith.pipeline.build import build_augment
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import looks_like_photos
 from convsmith.pipeline.choose_training import choose_augmentation
+from convsmith.pipeline.illustrate import alike
 from convsmith.pipeline.messages import Listener, Message
 from convsmith.pipeline.origin import AUTOMATIC, BACKBONE, Origin, expected_origin, find_origin
 from convsmith.pipeline.planner import Planner
@@ -110,11 +111,8 @@ def _symmetry(planner: Planner) -> str:
 
 def _pairs(dataset: Dataset, audit: Mapping[str, Any]) -> dict[str, bytes]:
     """Small copies of the images that are alike, the leaks first."""
-    pairs = [*audit.get("leaks", ()), *audit.get("near_duplicates", ())][:NEAR_SHOWN]
     row = {name: index for index, name in enumerate(dataset.ids)}
-    names = [
-        name for name in dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second")) if name in row
-    ]
+    names = [name for name in alike(audit, NEAR_SHOWN) if name in row]
     return dict(zip(names, in_threads(lambda k: png(dataset.read(row[names[k]])), len(names)), strict=True))
 
 

@@ -110,6 +110,7 @@ def test_copies_across_a_stated_split_are_found_said_and_measured_without(weight
     assert (test["without_leaks"]["n"], test["without_leaks"]["left_out"]) == (24, 3)
     (finding,) = [each for each in run.read_json("findings.json")["findings"] if each["rule"] == "leak"]
     assert set(finding["where"]) == copies
+    assert copies <= set(run.read_json("evidence/thumbnails.json"))  # the report shows the pairs
     with np.load(run.predictions / "test.npz") as arrays:
         right = arrays["logits"].argmax(axis=1) == arrays["targets"]
         kept = right[[name not in copies for name in arrays["ids"]]]

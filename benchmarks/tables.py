@@ -29,6 +29,14 @@ def rows() -> Iterator[tuple[str, str, str]]:
             )
             asked = record["question"].removeprefix("test accuracy of ")
             yield f"`{asked}` on {record['cores']} cores", figure, command
+    command = "benchmarks/accuracy.py FOLDER --name flowers5-mini --budget 3m --model NAME --weights FILE"
+    for name, start in (("flowers5-mini", "ImageNet weights"), ("flowers5-mini-scratch", "no weights")):
+        record = _read(f"accuracy-{name}.json")
+        if record:
+            seeds, images = len(record["rows"]), record["rows"][0]["test_images"]
+            figure = f"{record['mean']:.1%} of {images} (deviation {record['deviation']:.1%}, {seeds} seeds)"
+            question = f"501 photos of five flowers, `--budget 3m`, {start}, on {record['cores']} cores"
+            yield question, figure, command
     record = _read("loop.json")
     if record:
         parts = [f"{name} {row['ratio_median']:.2f}" for name, row in record["rows"].items()]
@@ -58,6 +66,11 @@ def rows() -> Iterator[tuple[str, str, str]]:
             ", ".join(parts),
             ("benchmarks/depthwise.py"),
         )
+    record = _read("winograd.json")
+    if record:
+        ratios = [row["inference"]["ratio_median"] for row in record["rows"]]
+        question = "3x3 convolutions by Winograd's tiles, speed over nn.Conv2d in inference"
+        yield question, f"{min(ratios):.2f} to {max(ratios):.2f}, by size of map", "benchmarks/winograd.py"
     record = _read("analysis_accuracy.json")
     if record:
         found, command = record["summary"], "benchmarks/analysis_accuracy.py"

@@ -19,6 +19,13 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 def rows() -> Iterator[tuple[str, str, str]]:
     """Question, figure, and the command that measures it again."""
+    yield from accuracies()
+    yield from speeds()
+    yield from analysis()
+
+
+def accuracies() -> Iterator[tuple[str, str, str]]:
+    """How accurate whole runs are."""
     for name, command in (("digits", "make bench-digits"), ("fashion-mnist", "make bench-fashion")):
         record = _read(f"accuracy-{name}.json")
         if record:
@@ -34,9 +41,14 @@ def rows() -> Iterator[tuple[str, str, str]]:
         record = _read(f"accuracy-{name}.json")
         if record:
             seeds, images = len(record["rows"]), record["rows"][0]["test_images"]
-            figure = f"{record['mean']:.1%} of {images} (deviation {record['deviation']:.1%}, {seeds} seeds)"
-            question = f"501 photos of five flowers, `--budget 3m`, {start}, on {record['cores']} cores"
+            spread = f"deviation {record['deviation']:.1%}, {seeds} seeds" if seeds > 1 else "one seed"
+            figure = f"{record['mean']:.1%} of {images} ({spread})"
+            question = f"Photos of five flowers, `--budget 3m`, {start}, on {record['cores']} cores"
             yield question, figure, command
+
+
+def speeds() -> Iterator[tuple[str, str, str]]:
+    """How fast the parts are, beside others."""
     record = _read("loop.json")
     if record:
         parts = [f"{name} {row['ratio_median']:.2f}" for name, row in record["rows"].items()]
@@ -71,6 +83,10 @@ def rows() -> Iterator[tuple[str, str, str]]:
         ratios = [row["inference"]["ratio_median"] for row in record["rows"]]
         question = "3x3 convolutions by Winograd's tiles, speed over nn.Conv2d in inference"
         yield question, f"{min(ratios):.2f} to {max(ratios):.2f}, by size of map", "benchmarks/winograd.py"
+
+
+def analysis() -> Iterator[tuple[str, str, str]]:
+    """Whether what is said of networks without running them is true."""
     record = _read("analysis_accuracy.json")
     if record:
         found, command = record["summary"], "benchmarks/analysis_accuracy.py"

@@ -30,10 +30,16 @@ DAMAGED = "Put the file back from a copy, or train again."
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+REFUSED = {
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG
+}  # fmt: skip
+LISTED = 4
+"""Runs that are named where none was found."""
+CHECK = "Check the folder and its permissions, or choose another with --runs DIR."
+
+
 @contextlib.contextmanager
-def disk_errors(
-    doing: str, *, mend: str = "Check the folder and its permissions, or choose another with --runs DIR."
-) -> Iterator[None]:
+def disk_errors(doing: str, *, mend: str = CHECK) -> Iterator[None]:
     """Turn the operating system's refusals to write into errors that say what was being done and how to mend it.
 
     Args:
@@ -47,7 +53,7 @@ def disk_errors(
             raise ResourceError(
                 f"The disk is full: {doing} failed.", mend="Free some space; what was saved before stands."
             ) from error
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR}:
+        if error.errno in REFUSED:
             raise RunError(f"{doing} was refused: {error.strerror}.", mend=mend) from error
         raise
 
@@ -81,10 +87,16 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by new content so that a crash at any instant leaves the old or the new one, never a part."""
+def write_atomically(path: Path, data: bytes, *, mend: str = CHECK) -> None:
+    """Replace a file by new content so that a crash at any instant leaves the old or the new one, never a part.
+
+    Args:
+        path: of the file; its folder is there.
+        data: the new content.
+        mend: what to do where writing is refused.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(f"writing {path}"):
+    with disk_errors(f"writing {path}", mend=mend):
         write_file(temporary, data)
         try:
             rename(temporary, path)
@@ -342,8 +354,10 @@ def find_run(text: str, runs: Path) -> RunFolder:
             raise UsageError(
                 f"{len(matches)} runs are called {text!r}.", mend=f"Type more of the folder's name: {names}."
             )
-    names = [run.path.name for run in known] + [run.name for run in known]
-    raise UsageError(f"There is no run {text!r} in {runs}.", mend=suggestion(text, names[-8:]))
+    close = suggestion(text, {name for run in known for name in (run.path.name, run.name)})
+    latest = ", ".join(run.path.name for run in known[: -LISTED - 1 : -1])
+    mend = close if close.startswith("Did") else f"The latest: {latest}. All of them: convsmith runs."
+    raise UsageError(f"There is no run {text!r} in {runs}.", mend=mend)
 
 
 def _finite(value: Any) -> Any:

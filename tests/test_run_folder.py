@@ -92,7 +92,7 @@ def test_a_file_too_large_for_its_limit_keeps_the_old_file(tmp_path):
 
 def test_a_name_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path):
     (tmp_path / "file.txt" / "inner").mkdir(parents=True)
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(RunError, match=r"file.txt was refused"):
         write_atomically(tmp_path / "file.txt", b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 

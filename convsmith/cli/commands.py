@@ -150,7 +150,8 @@ def _clicked(error: click.ClickException) -> tuple[str, str]:
             value = error.message.partition(" is not ")[0].strip("'")
             return f"{name} {value}: a whole number of at least {parameter.type.min} is needed.", see
         if isinstance(parameter.type, click.Path):
-            return f"{name}: {error.message}", f"Choose another folder: {name} DIR."
+            what = "folder: {name} DIR" if parameter.type.dir_okay else "file: {name} FILE"
+            return f"{name}: {error.message}", f"Choose another {what.format(name=name)}."
         return f"{name}: {error.message}", see
     if "extra argument" in error.format_message():
         see = f"A name with spaces needs quotes around it. {see}"

@@ -199,9 +199,10 @@ def _write(path: Path, found: Proposals, proposal: Proposal) -> None:
         text = f"# {about}\n{write(proposal.design)}"
     else:
         text = as_python(found, proposal, command)
-    with disk_errors(f"writing {path}", mend="Choose another place with --write FILE."):
+    mend = "Choose another place with --write FILE."
+    with disk_errors(f"writing {path}", mend=mend):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(), mend=mend)
 
 
 def _next(found: Proposals, proposal: Proposal | None, write: Path | None) -> str:

@@ -143,22 +143,23 @@ def inspect(
         _write(html, render_inspection(ours, theirs, command=typed if options.typed() else ""))
         if open_:
             click.launch(str(html))
-    options.hint(_following(model, ours, html), quiet=quiet)
+    options.hint(_following(model, ours, html, run=opened.run is not None), quiet=quiet)
 
 
 def _write(path: Path, content: str | bytes) -> None:
     from convsmith.run_folder import write_atomically
 
-    write_atomically(path, content.encode() if isinstance(content, str) else content)
+    data = content.encode() if isinstance(content, str) else content
+    write_atomically(path, data, mend="Choose another place for the file, or another folder to work in.")
     click.echo(f"Written {path}", err=True)
 
 
-def _following(model: str, shown: Inspection, html: Path | None) -> str:
+def _following(model: str, shown: Inspection, html: Path | None, *, run: bool) -> str:
     """What to type next."""
     shape = "x".join(map(str, shown.shape))
     if html is None:
         return f"convsmith inspect {options.quoted(model)} --input {shape} --html network.html --open"
-    return f"convsmith train DATA --model {options.quoted(model)}"
+    return f"convsmith train DATA {'--weights' if run else '--model'} {options.quoted(model)}"
 
 
 def _print(ours: Inspection, theirs: Inspection | None, *, every: bool) -> None:

@@ -130,9 +130,10 @@ def _write(html: Path, lab: Lab, learnt: tuple[Any, FirstLayer, list[list[Likene
     from convsmith.run_folder import disk_errors, write_atomically
 
     page = render_kernels(page_record(lab, learnt, shlex.join(("convsmith", *options.typed()))))
-    with disk_errors(f"writing {html}", mend="Choose another place with --html FILE."):
+    mend = "Choose another place with --html FILE."
+    with disk_errors(f"writing {html}", mend=mend):
         html.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(html, page.encode())
+        write_atomically(html, page.encode(), mend=mend)
 
 
 def _next(lab: Lab, html: Path | None) -> str:

@@ -130,7 +130,7 @@ def _write(judged: Judged, path: Path, batch: int | None, following: str) -> Non
         judged_with=f"For {' and '.join(with_what)}." if with_what else "",
         next_command=following,
     )
-    write_atomically(path, render_lint(record).encode("utf-8"))
+    write_atomically(path, render_lint(record).encode("utf-8"), mend="Choose another place with --html FILE.")
 
 
 def _following(model: str, data: str | None, judged: Judged) -> str:

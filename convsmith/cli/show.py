@@ -14,6 +14,7 @@ from rich.table import Table
 from convsmith.console import plain_console
 from convsmith.errors import RunError
 from convsmith.records import Estimate
+from convsmith.reporting.formats import clean
 from convsmith.run_folder import RunFolder
 
 
@@ -44,6 +45,9 @@ def print_results(run: RunFolder, *, as_json: bool) -> None:
         return
     split, result = headline(results)
     print_split(result, split)
+    for finding in run.read_json("findings.json")["findings"] if (run.path / "findings.json").exists() else ():
+        if finding["severity"] != "hint":
+            click.echo(f"Finding: {clean(finding['says'])}")
     click.echo(f"Report {run.report}")
 
 

@@ -68,7 +68,7 @@ def label_conflicts(evidence: Evidence) -> Finding | None:
     same, near = conflicting(evidence.audit)
     if not same and not near:
         return None
-    parts = [f"{same:,} {'picture carries' if same == 1 else 'pictures carry'} more than one name"] * bool(same)
+    parts = [f"{same:,} {'picture is' if same == 1 else 'pictures are'} in more than one class"] * bool(same)
     parts += [f"{near:,} {'pair' if near == 1 else 'pairs'} of nearly equal pictures differ in name"] * bool(near)
     sets = [list(ids) for ids in evidence.audit.get("label_conflicts") or ()]
     pairs = [pair for pair in evidence.audit.get("near_duplicates") or () if pair.get("labels_differ")]

@@ -27,14 +27,18 @@ def fine_tuning_did_not_help(evidence: Evidence) -> Finding | None:
         else f"By these {n:,} pictures, the trained network cannot be told from {simple}{right}: the gain is "
         f"{_points(gain)}."
     )
-    epochs = evidence.epochs()
-    # Training long spoils features that came with weights; a network that starts from nothing has not had enough of it.
-    shorter = worse and bool(probe.get("weights"))
-    change = {"train.epochs": max(1, epochs // 2) if shorter else 2 * epochs}
+    # Training spoils features that came with weights; a network that starts from nothing has not had enough of it.
+    spoilt = worse and bool(probe.get("weights"))
+    change = {"transfer.mode": "probe"} if spoilt else {"train.epochs": 2 * evidence.epochs()}
+    advice = (
+        "The linear classifier alone is the better network here."
+        if spoilt
+        else "More pictures, or training that is longer, may change that."
+    )
     return Finding(
         rule="fine-tuning-did-not-help",
         severity=severity,
-        says=f"{hedge}{says} More pictures, or training that is {'shorter' if shorter else 'longer'}, may change that.",
+        says=f"{hedge}{says} {advice}",
         evidence={"gain": gain.value, "low": gain.low, "high": gain.high, "probe": figure and figure.value, "n": n},
         change=change,
         experiment=evidence.experiment(change),

@@ -41,7 +41,7 @@ def about_data(audit: Mapping[str, Any], *, roles: Mapping[str, str] | None = No
 
 
 def clean_checks(audit: Mapping[str, Any], *, roles: Mapping[str, str] | None = None) -> str:
-    """Return what was looked for and not found, as “no unreadable file and no picture under two names”."""
+    """Return what was looked for and not found, as “no unreadable file and no picture in two classes”."""
     return _listed([words for clean, words in _looked_for(audit, roles or {}) if clean])
 
 
@@ -93,8 +93,10 @@ def _leaks(audit: Mapping[str, Any], roles: Mapping[str, str]) -> str:
 
 def _conflicts(audit: Mapping[str, Any]) -> str:
     same, near = conflicting(audit)
-    parts = [f"{same:,} {_pictures(same)} {'is' if same == 1 else 'are'} there under more than one name"] * bool(same)
-    parts += [f"{near:,} {'pair' if near == 1 else 'pairs'} of nearly equal pictures have different names"] * bool(near)
+    parts = [f"{same:,} {_pictures(same)} {'is' if same == 1 else 'are'} in more than one class"] * bool(same)
+    parts += [f"{near:,} {'pair' if near == 1 else 'pairs'} of nearly equal pictures are in different classes"] * bool(
+        near
+    )
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -146,7 +148,7 @@ def _looked_for(audit: Mapping[str, Any], roles: Mapping[str, str]) -> list[tupl
     return [
         ("unreadable" in audit and not audit["unreadable"], "no unreadable file"),
         (checked and not _leaks(audit, roles), "no copies across the split"),
-        ("label_conflicts" in audit and not _conflicts(audit), "no picture under two names"),
+        ("label_conflicts" in audit and not _conflicts(audit), "no picture in two classes"),
         (ungrouped and not audit["suspected_groups"], "no sign of several pictures of one thing"),
         (bool(audit.get("classes")) and uneven(audit) is None, "no class far rarer than another"),
     ]

@@ -26,6 +26,8 @@ from convsmith.records import Finding, Severity
 from convsmith.registry import Entry, Registry
 
 STRONGER = {"none": "digits", "clothes": "objects"}  # the next augmentation that cannot contradict the one before
+FROZEN_AT_MOST = 3
+"""Stages of a fine-tuned network; every one here has more."""
 LARGE = 48  # px from which a random part of a picture still shows what it is
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "hint")
 
@@ -223,15 +225,25 @@ def diagnose(evidence: Evidence, rules: Registry = RULES) -> list[Finding]:
 
 
 def _against_overfit(evidence: Evidence) -> dict[str, Any]:
-    """One change: more data where some was left out, else more varied data, else softer targets, else fewer epochs."""
+    """One change: more data where some was left out, else more varied data, else softer targets, else fewer epochs.
+
+    Fine-tuning has softer targets no more than the head that it began from, which it would unlearn (LOG.md); it is
+    given less to move instead.
+    """
     limit, preset = evidence.setting("data.limit"), evidence.setting("augment.preset", "none")
     if limit:
         return {"data.limit": 2 * limit}
+    if evidence.setting("transfer.mode") == "probe":  # which trains no step, so that nothing else below changes it
+        return {"transfer.mode": "finetune"}
     if preset in STRONGER:
         return {"augment.preset": STRONGER[preset]}
     if preset == "objects" and evidence.setting("image.size", 0) >= LARGE:
         return {"augment.preset": "photos"}
-    if evidence.setting("train.label_smoothing", 0.0) < 0.1:
+    if evidence.setting("transfer.mode") == "finetune":
+        frozen = int(evidence.setting("transfer.frozen_stages", 0))
+        if frozen < FROZEN_AT_MOST:
+            return {"transfer.frozen_stages": frozen + 1}
+    elif evidence.setting("train.label_smoothing", 0.0) < 0.1:
         return {"train.label_smoothing": 0.1}
     return {"train.epochs": max(1, evidence.epochs() // 2)}
 

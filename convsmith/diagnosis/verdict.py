@@ -151,9 +151,11 @@ def _fails(result: Mapping[str, Any], accuracy: Estimate) -> str:
     else:
         first = f"No kind of picture is surely worse than the rest; “{row['name']}” did worst, {score}."
     pair = pairs[0]
+    own = next((row["n"] for row in result["per_class"] if row["name"] == pair["true"]), None)
+    among = f" among {own:,} such pictures" if own else ""
     return (
-        f"{first} Its commonest mistake is to call “{pair['true']}” “{pair['predicted']}”: {_times(pair['count'])}, "
-        f"{of_100(pair['share'])} of 100 such pictures."
+        f"{first} Its commonest mistake is to answer “{pair['predicted']}” for “{pair['true']}”: "
+        f"{_times(pair['count'])}{among}."
     )
 
 
@@ -165,7 +167,7 @@ def _trust(
     if width > WIDE:
         size = f"Not sure: {n:,} pictures leave {points} between the lowest and the highest likely figure."
     else:
-        size = f"{n:,} pictures fix the figure to within {points}."
+        size = f"{n:,} pictures leave {points} between the lowest and the highest likely figure."
     if split == "test":
         choice = " None of them was used for training or for choosing anything."
     else:

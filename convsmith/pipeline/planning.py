@@ -6,6 +6,7 @@ user made is kept as it is. What results is a recipe without `auto`, which repea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -136,6 +137,17 @@ def _choose_device(planner: Planner) -> None:
     planner.choose("train.threads", torch.get_num_threads(), "one for each core that this process may use")
 
 
+def _refuse_more_than_there_is(memory: float, recipe: Recipe) -> None:
+    """Raise `UsageError` where training on a processor would surely need more than this machine's memory."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if recipe.train.device == "cpu" and memory > there:
+        raise UsageError(
+            f"Training would take about {memory / 2**30:,.1f} GiB of memory, and this machine has {there / 2**30:.1f}: "
+            f"batches of {settled(recipe.train.batch):,} images of {settled(recipe.image.size)} px.",
+            mend="Ask for smaller batches, --set train.batch=N, or smaller images, --size PX.",
+        )
+
+
 def _finished(
     planner: Planner, model: nn.Module, steps: int, seconds_per_step: float, prediction: float, elapsed: float
 ) -> Plan:
@@ -148,6 +160,7 @@ def _finished(
     images = len(planner.dataset) * settled(recipe.image.channels) * settled(recipe.image.size) ** 2
     # Weights, gradients, momentum and average, what autograd keeps, and the decoded images.
     memory = 4 * weights + activation_bytes(model, training_shape(recipe), settled(recipe.train.batch)) + images
+    _refuse_more_than_there_is(memory, recipe)
     estimate = {
         "seconds": round(recipe.train.budget if recipe.train.steps is None and recipe.train.budget else total, 1),
         "training_seconds": round(training, 1),

@@ -136,7 +136,7 @@ class Train(Section):
     """How the network is trained. Lengths are in epochs, or in steps once a budget has been turned into them."""
 
     epochs: int | Auto | None = Field(default="auto", description="passes over the images; null where the steps rule")
-    steps: int | None = Field(default=None, ge=0)
+    steps: int | None = Field(default=None, ge=0, le=10**9)
     budget: float | None = Field(default=None, gt=0, description="seconds of wall clock for the whole command")
     batch: int | Auto = "auto"
     optimizer: Named | Auto = "auto"

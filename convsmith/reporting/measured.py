@@ -122,8 +122,12 @@ def calibration(records: RunRecords) -> Section | None:
     ece = (records.measured.get("metrics") or {}).get("ece")
     lead = "Dots below the diagonal: surer than it should be. Above: too modest."
     if ece and ece["value"] is not None:
-        gap = f"{value(ece)} on average ({interval(ece)})"
-        lead = f"How sure it says it is and how often it is right differ by {gap}. {lead}"
+        if ece["value"] == 0 and ece.get("high"):
+            most = value({**ece, "value": ece["high"]})
+            told = f"cannot be told apart by these pictures: on average they differ by {most} at the most"
+        else:
+            told = f"differ by {value(ece)} on average ({interval(ece)})"
+        lead = f"How sure it says it is and how often it is right {told}. {lead}"
     return Section(
         "calibration", "How far its confidence can be believed", lead,
         fill("calibration", chart=figures.reliability(used), bins=used),

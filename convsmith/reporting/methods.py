@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from convsmith.diagnosis.evidence import passes, steps_rule
@@ -34,7 +35,29 @@ def _network(records: RunRecords) -> str:
     tools = [f"Convsmith {records.manifest['convsmith']}"] if records.manifest.get("convsmith") else ["Convsmith"]
     tools += [f"PyTorch {versions['torch']}"] if versions.get("torch") else []
     name = shorten(model.get("name", "unnamed"), 80)
-    return f"A convolutional network ({name}{size}) was trained with {' and '.join(tools)}."
+    mode, weights = _mode(records), records.manifest.get("weights") or {}
+    if mode is None:
+        return f"A convolutional network ({name}{size}) was trained with {' and '.join(tools)}."
+    mark = f", SHA-256 {str(weights['sha256'])[:12]}" if weights.get("sha256") else ""
+    start = f"A convolutional network ({name}{size}) with pretrained weights ({_file(weights)}{mark})"
+    decay = f", its weight decay {records.probe['decay']:g} chosen on the tuning images" if _decay(records) else ""
+    head = f"an L2-regularised logistic regression on its frozen features{decay}"
+    if mode == "probe":
+        return f"{start} was kept as it was; its last layer was replaced by {head}, with {' and '.join(tools)}."
+    return f"{start} was given {head} as its last layer, and then fine-tuned, with {' and '.join(tools)}."
+
+
+def _mode(records: RunRecords) -> str | None:
+    """How the weights that the network came with were used: `probe`, `finetune`, or not at all."""
+    return (records.recipe.get("transfer") or {}).get("mode") if records.manifest.get("weights") else None
+
+
+def _file(weights: Mapping[str, Any]) -> str:
+    return shorten(PurePath(str(weights.get("source", "published"))).name, 80)
+
+
+def _decay(records: RunRecords) -> bool:
+    return isinstance((records.probe or {}).get("decay"), float)
 
 
 def _data(records: RunRecords) -> str:
@@ -54,6 +77,8 @@ def _data(records: RunRecords) -> str:
 
 
 def _training(records: RunRecords) -> str:
+    if _mode(records) == "probe":
+        return "Nothing else was trained."
     settings = dict(records.recipe.get("train") or {})
     wanted = [
         ("optimizer", "optimiser {}"), ("schedule", "schedule {}"), ("batch", "batches of {} images"),
@@ -64,11 +89,27 @@ def _training(records: RunRecords) -> str:
     if steps_rule(records.plan):
         settings.pop("epochs", None)
     parts = [words.format(plain(settings[key])) for key, words in wanted if _set(settings.get(key))]
+    parts += _fine_tuning(records)
     augment = records.recipe.get("augment") or {}
     operations = [str(item.get("name")) for item in augment.get("operations") or () if isinstance(item, Mapping)]
     if operations:
         parts.append(f"augmentation by {', '.join(operations)}")
     return f"Training used {'; '.join(parts)}." if parts else ""
+
+
+def _fine_tuning(records: RunRecords) -> list[str]:
+    """What was kept from moving, and how far the result moved."""
+    if _mode(records) != "finetune":
+        return []
+    transfer, blend = records.recipe.get("transfer") or {}, (records.recipe.get("train") or {}).get("blend")
+    told = []
+    if transfer.get("frozen_stages"):
+        told.append(f"the first {some(transfer['frozen_stages'], 'stage')} frozen")
+    if transfer.get("frozen_norms"):
+        told.append("normalisation layers with their pretrained statistics")
+    if isinstance(blend, float) and blend < 1:
+        told.append(f"final weights {blend:g} of the fine-tuned and {1 - blend:g} of the initial ones")
+    return told
 
 
 def _passes(records: RunRecords) -> str:

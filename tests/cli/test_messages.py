@@ -234,7 +234,9 @@ CASES = [
     ("models --weights nowhere", 2, "nowhere is not a folder", "holds files of weights"),
     # runs
     ("report absent --runs nowhere", 2, "There are no runs in", "convsmith train digits"),
-    ("report absnt --runs made", 2, "no run 'absnt' in made", "Known: "),
+    ("train good --weights none --size 64 --set train.batch=1000000000", 2, "of memory", "train.batch=N"),
+    ("train good --weights none --set train.steps=99999999999", 2, "train.steps", ""),
+    ("report absnt --runs made", 2, "no run 'absnt' in made", "The latest: "),
     ("report unfinihed --runs made", 2, "no run 'unfinihed'", "Did you mean unfinished?"),
     ("report made/unfinished", 4, "made/unfinished is not finished", "convsmith resume made/unfinished"),
     ("evaluate made/unfinished", 4, "made/unfinished is not finished", "convsmith resume made/unfinished"),

@@ -120,15 +120,15 @@ CLEAN = {
 
 def test_where_nothing_stood_out_the_checks_are_named():
     assert about_data(CLEAN) == (
-        "Nothing stood out in 500 pictures: no unreadable file, no copies across the split, no picture under two "
-        "names, no sign of several pictures of one thing and no class far rarer than another."
+        "Nothing stood out in 500 pictures: no unreadable file, no copies across the split, no picture in two "
+        "classes, no sign of several pictures of one thing and no class far rarer than another."
     )
 
 
 @pytest.mark.parametrize(
     ("missing", "claim"),
     [
-        ("unreadable", "unreadable"), ("leaks", "across the split"), ("label_conflicts", "two names"),
+        ("unreadable", "unreadable"), ("leaks", "across the split"), ("label_conflicts", "two classes"),
         ("suspected_groups", "several pictures"), ("classes", "rarer"),
     ],
 )  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_check_that_was_not_made_is_not_claimed(missing, claim):
         ({"unreadable": [{}, {}]}, "2 files could not be read and were left out."),
         ({"classes": {"a": 490, "b": 10}}, "There are only 10 of “b”, but 490 of “a”."),
         ({"duplicates": [["a", "b"]]}, "1 picture is there more than once"),
-        ({"label_conflicts": [["a", "b"]]}, "1 picture is there under more than one name."),
+        ({"label_conflicts": [["a", "b"]]}, "1 picture is in more than one class."),
         (leaking(3), "3 test pictures are also among the training pictures (the same picture)."),
         (leaking(1, "tune", "near"), "1 tune picture is also among the training pictures (the same picture or nearly"),
         ({"suspected_groups": [{"groups": 9, "largest": 7}]}, "Names hint at 9 groups"),
@@ -162,7 +162,7 @@ def test_beside_one_fault_the_checks_that_were_clean_are_named():
     told = about_data({**CLEAN, "unreadable": [{}]})
     assert told == (
         "1 file could not be read and was left out. Nothing else stood out: no copies across the split, no picture "
-        "under two names, no sign of several pictures of one thing and no class far rarer than another."
+        "in two classes, no sign of several pictures of one thing and no class far rarer than another."
     )
 
 
@@ -170,7 +170,7 @@ def test_beside_one_fault_the_checks_that_were_clean_are_named():
     ("fault", "claim"),
     [
         ({"unreadable": [{}]}, "no unreadable file"), (leaking(1), "no copies across"),
-        ({"label_conflicts": [["a", "b"]]}, "no picture under two"),
+        ({"label_conflicts": [["a", "b"]]}, "no picture in two"),
         ({"suspected_groups": [{"groups": 9, "largest": 7}]}, "no sign of several"),
         ({"classes": {"a": 490, "b": 10}}, "no class far"),
     ],

@@ -59,11 +59,20 @@ def test_a_gap_of_five_points_is_no_finding_however_sure():
     assert rules_of(run(results(train=even(1000, 990), tune=even(1000, 940)))) == []
 
 
+PHOTOS = {"augment": {"preset": "photos"}}
+
+
 @pytest.mark.parametrize(
     ("recipe", "change"),
     [
         ({"data": {"limit": 500}}, {"data.limit": 1000}),
         ({"augment": {"preset": "objects"}}, {"train.label_smoothing": 0.1}),
+        ({"transfer": {"mode": "finetune", "frozen_stages": 1}, **PHOTOS}, {"transfer.frozen_stages": 2}),
+        (
+            {"transfer": {"mode": "finetune", "frozen_stages": 3}, **PHOTOS, "train": {"epochs": 30}},
+            {"train.epochs": 15},
+        ),
+        ({"transfer": {"mode": "probe"}, **PHOTOS}, {"transfer.mode": "finetune"}),
         ({"augment": {"preset": "objects"}, "image": {"size": 64}}, {"augment.preset": "photos"}),
         ({"augment": {"preset": "objects"}, "train": {"label_smoothing": 0.1, "epochs": 30}}, {"train.epochs": 15}),
     ],

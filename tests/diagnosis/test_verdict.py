@@ -42,7 +42,9 @@ def test_a_good_run_says_how_good_and_how_sure_that_is():
         "From 270 test pictures, the true figure lies between 93 and 98 of 100 with 95 % confidence. Answering always "
         "“kind 0” would be right for 20."
     )
-    assert found.trust.startswith("270 pictures fix the figure to within 5 points. None of them was used for training")
+    assert found.trust.startswith(
+        "270 pictures leave 5 points between the lowest and the highest likely figure. None of them was used for"
+    )
     assert found.command == "convsmith predict last PICTURES"
 
 
@@ -78,7 +80,7 @@ def test_a_class_is_called_weak_only_where_its_interval_lies_below_the_whole():
     assert weak.fails.startswith(
         "It is weakest on “kind 3”: 50 of 100 right, in the long run between 40 and 60 of 100."
     )
-    assert "call “kind 3” “kind 0”: 50 times, 50 of 100 such pictures." in weak.fails
+    assert "answer “kind 0” for “kind 3”: 50 times among 100 such pictures." in weak.fails
     assert judged(test=even(100, 80)).fails.startswith("No kind of picture is surely worse")
 
 

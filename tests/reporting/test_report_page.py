@@ -250,6 +250,22 @@ def test_the_methods_name_steps_where_steps_ruled(fashion):
     assert "8 epochs" not in text
 
 
+def test_the_methods_of_weights_say_what_was_done_with_them(fashion):
+    weights = {"source": "/home/me/lite0.safetensors", "sha256": "2b4a5f7e9a1870e2"}
+    manifest = {**fashion.manifest, "weights": weights}
+    train = {"optimizer": {"name": "adamw", "options": {"rate": 0.0003}}, "steps": 100, "blend": 0.5}
+    recipe = {"transfer": {"mode": "probe", "frozen_stages": 1}, "train": train}
+    text = told(fashion, manifest=manifest, recipe=recipe, probe={"decay": 0.01})
+    assert "with pretrained weights (lite0.safetensors, SHA-256 2b4a5f7e9a18) was kept as it was" in text
+    assert "its weight decay 0.01 chosen on the tuning images" in text
+    assert "Nothing else was trained." in text
+    assert "adamw" not in text.partition("Nothing else was trained.")[2].partition("Seed")[0]
+    recipe["transfer"]["mode"] = "finetune"
+    text = told(fashion, manifest=manifest, recipe=recipe, probe={"decay": 0.01})
+    assert "and then fine-tuned" in text
+    assert "the first 1 stage frozen; final weights 0.5 of the fine-tuned and 0.5 of the initial ones" in text
+
+
 def test_a_run_without_results_says_so_and_names_the_command():
     records = dataclasses.replace(sample_run.fashion(), results={}, verdict={}, findings=())
     text = Page(render(records)).text

@@ -259,7 +259,10 @@ def _print(found: Proposals, taken: Proposal | None, write: Path | None) -> None
 
 def _print_way(found: Proposals, taken: Proposal | None, write: Path | None) -> None:
     """What the figures mean, and how a proposal that is no design comes about."""
-    click.echo("Memory: what a training step keeps of one image. Sees: receptive field of the last maps.")
+    click.echo(
+        "Memory: what a training step keeps of one image. Sees: receptive field of the last maps. How accurate a "
+        "proposal will be, only training tells."
+    )
     if found.seconds:
         at = options.count(found.threads, "thread")
         click.echo(f"Latency: measured on this machine now, for one image, {at}, beside the network as it is.")

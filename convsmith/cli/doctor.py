@@ -77,7 +77,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         computing = found["computing"]
         said += [
             "Devices    " + ("; ".join(computing["devices"]) or "the processor alone"),
-            f"Arithmetic {computing['threads']} threads, {computing['instruction_set']}, "
+            f"Arithmetic {options.count(computing['threads'], 'thread')}, {computing['instruction_set']}, "
             f"bfloat16 {_told(computing['bfloat16'], 'in hardware', 'emulated and slow')}, "
             f"AMX {_told(computing['amx'], 'yes', 'no')}",
         ]

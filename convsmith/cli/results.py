@@ -150,9 +150,10 @@ def _print_classes(result: Mapping[str, Any]) -> None:
 def _row(run: Any) -> dict[str, Any]:
     """One run for the list; what it has not come to is said in words."""
     from convsmith.cli.folds import folds_line
-    from convsmith.cli.show import headline
+    from convsmith.cli.show import estimate_cells, headline
     from convsmith.errors import RunError
     from convsmith.evaluation import is_cross_validation
+    from convsmith.records import Estimate
     from convsmith.run_folder import read_log
 
     row = {"run": run.path.name, "data": "", "network": "", "result": "not finished", "time": ""}
@@ -166,8 +167,10 @@ def _row(run: Any) -> dict[str, Any]:
         if run.ended:
             _, best = headline(run.read_json("results.json"))
             name, figure = next(iter(best["metrics"].items()))
-            interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
-            row["result"] = f"{name} {figure['value']:.3f} {interval}{told}"
+            value, interval, _ = estimate_cells(name, Estimate.from_json(figure))
+            row["result"] = (
+                f"{name} {value} ({interval}){told}" if figure["low"] is not None else f"{name} {value}{told}"
+            )
         ends = [record for record in read_log(run.log_path) if record["kind"] == "finished"]
         row["time"] = f"{ends[-1]['values']['seconds']['total']:.0f} s" if ends else ""
     except (RunError, KeyError, TypeError, AttributeError, StopIteration) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -291,8 +292,14 @@ def parse(values: Mapping[str, Any]) -> ConvNet:
 
 def faults(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
     """The places and texts of a validation error, each text with the value given where that is short."""
+    known = sorted({name for part in (ConvNet, Stage, Stem, PooledHead, FlattenHead) for name in part.model_fields})
     found: list[tuple[tuple[str | int, ...], str]] = []
     for fault in error.errors(include_url=False):
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            meant = f" ({close[0]}?)" if close and close[0] != fault["loc"][-1] else ""
+            found.append((fault["loc"], f"there is no such key here{meant}"))
+            continue
         text = fault["msg"].removeprefix("Value error, ")
         plain = isinstance(fault["input"], (Mapping, list, tuple, BaseModel)) or fault["type"] == "value_error"
         found.append((fault["loc"], text if plain else f"{text} (given: {fault['input']!r})"))

@@ -6,7 +6,7 @@ Each proposal is built and measured by itself, and none is shown that does not k
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -227,7 +227,7 @@ class _Studio:
         self.given, self.wish, self.shape = given, wish, given.shape
         known = analyse(given.model, given.shape)
         self.before = costs_from(known)
-        self.outputs = known.graph.values[known.graph.outputs[0]].shape[-1]
+        self.outputs = _classes(given, known.graph.values[known.graph.outputs[0]].shape)
         self.design = design_of(given)
         self.model = given.model if self.design is None else self.build(self.design)
         self.clock = Clock(self.model, given.shape) if wish.times else None
@@ -272,7 +272,14 @@ class _Studio:
 
     def _seeing(self, way: _Way) -> list[_Way]:
         """The ways to let it see as far as was asked for; it alone where it does."""
-        if self.wish.sees is None or self._sees(way.made.model):
+        if self.wish.sees is None:
+            return [way]
+        if self._sees(way.made.model):
+            if not way.made.did and not self.limits:
+                raise UsageError(
+                    f"{self.given.name} sees {self.wish.sees} px already.",
+                    mend="convsmith inspect says how far it sees.",
+                )
             return [way]
         made, found = way.made, []
         both = module_seeing_dials(made.model, self.shape)
@@ -359,6 +366,17 @@ class _Studio:
         if now is None:
             raise UsageError(f"The {NOUNS[what]} of {self.given.name} are not known, so that no share can be saved.")
         return Limit(what, (1 - share) * now)
+
+
+def _classes(given: Given, output: Sequence[int]) -> int:
+    """How many classes a network tells apart, by the shape of what it returns first."""
+    if len(output) < 2:
+        raise UsageError(
+            f"{given.name} returns {'a single number' if not output else f'numbers {list(output)}'} first, not scores "
+            "[N, classes].",
+            mend="Let `forward` return the scores, alone or first.",
+        )
+    return output[-1] if len(output) == 3 else output[1]  # of tokens, or of places on a map
 
 
 def _placed(design: ConvNet, options: Mapping[str, Any]) -> dict[str, Any]:

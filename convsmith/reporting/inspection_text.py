@@ -58,7 +58,7 @@ def depths(inspection: Inspection) -> RenderableType:
     """How the signal changes through depth."""
     lines = []
     for each in inspection.depths:
-        how = f"Signal through depth, {each.images} images of normal numbers; values {_said(each.says)}"
+        how = f"Signal through depth, {each.name}, {each.images} images of normal numbers; values {_said(each.says)}"
         lines.append(Text(f"\n{how}:\n  {_said(each.sentence)}"))
     return Group(*lines)
 

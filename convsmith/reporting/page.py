@@ -138,7 +138,7 @@ def _varied(items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _marks(records: RunRecords) -> list[tuple[str, float]]:
-    """The commonest class and blind chance; one mark where both are the same."""
+    """The commonest class, blind chance (one mark where both are the same), and a linear classifier."""
     chance = 1 / len(records.classes) if records.classes else None
     baseline = records.measured.get("baseline") or {}
     usual = (baseline.get("accuracy") or {}).get("value")
@@ -148,4 +148,7 @@ def _marks(records: RunRecords) -> list[tuple[str, float]]:
         marks.append((f"Always saying “{fit(name, 7)}”", usual))
     if chance is not None and (usual is None or abs(usual - chance) > 0.0005):
         marks.append(("Guessing", chance))
+    linear, gain = ((records.probe.get("test") or {}).get("accuracy") or {}).get("value"), records.probe.get("gain")
+    if linear is not None and gain and gain["low"] != gain["high"]:  # else it is the very network that is measured
+        marks.append(("Linear classifier", linear))
     return marks

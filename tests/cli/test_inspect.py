@@ -156,7 +156,7 @@ def test_the_signal_through_depth_is_told_and_drawn_for_each_way_of_starting(tmp
     words = ("inspect", line, "--input", "16", "--signal", "kaiming-normal-fan-in", "--signal", "normal-0.01")
     done = typed(*words, "--html", page)
     assert done.code == 0, done.err
-    assert done.out.count("Signal through depth, 16 images") == 2
+    assert done.out.count("16 images of normal numbers") == 2
     found = typed(*words, "--json").json["signal"]
     kept, small = (
         [each["variance"] for each in found[name] if each["type"] == "Conv2d"]

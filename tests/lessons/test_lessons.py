@@ -62,7 +62,7 @@ def figures(record: dict[str, Any]) -> dict[str, dict[str, str]]:
             "parameters": f"{record['parameters']['total']:,}",
             "gives": "",
             "sees": "",
-            "step": "",
+            "stride": "",
             "multiply-adds": f"{record['macs']:,}",
         }
     }
@@ -73,11 +73,11 @@ def figures(record: dict[str, Any]) -> dict[str, dict[str, str]]:
             ".".join(parts[: depth + 1]) for depth in range(len(parts))
         }:  # a block sees what its last layer does
             told[path] = {
-                "gives": " x ".join(map(str, layer["output"][1:])),
+                "gives": " × ".join(map(str, layer["output"][1:])),
                 "parameters": f"{layer['parameters']:,}",
                 "multiply-adds": f"{layer['macs']:,}" if layer["macs"] is not None else "",
                 "sees": str(field["height"]["size"]) if field else "",
-                "step": str(field["height"]["stride"]) if field else "",
+                "stride": str(field["height"]["stride"]) if field else "",
             }
     return told
 

@@ -72,7 +72,8 @@ def read_text(text: str, *, name: str = "design") -> ConvNet:
     except (yaml.MarkedYAMLError, Refused) as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         raise UsageError(
-            f"{name}{line}: not plain YAML: {error.problem}.", mend="Tags (!name) and aliases (*name) are refused."
+            f"{name}{line}: not plain YAML: {error.problem}.",
+            mend="Look at brackets, quotes and colons there. Tags (!name) and aliases (*name) are refused.",
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise UsageError(f"{name}: not plain YAML: {' '.join(str(error).split())[:300]}.") from None

@@ -160,7 +160,9 @@ def parse_shape(text: str) -> Partly:
     found = re.fullmatch(r"(?:(\d+)x)?(\d+)(?:x(\d+))?", text.strip().lower())
     sides = [int(part) for part in re.findall(r"\d+", text)]
     if found is None or not all(0 < side <= 65_536 for side in sides):
-        raise UsageError(f"{text!r} is no shape of an image.", mend="Write 224, 224x160 or 3x224x224.")
+        raise UsageError(
+            f"{text!r} is no shape of an image.", mend="Write 224, 224x160 or 3x224x224, each from 1 to 65,536."
+        )
     match sides:
         case [side]:
             return None, side, side

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.errors import DataError, RunError, UsageError
+from convsmith.errors import ConvsmithError, DataError, RunError, UsageError
 from convsmith.evaluation import commonest_class, softmax
 from convsmith.evidence import predict
 from convsmith.images import Dataset, decode, evaluation_pixels
@@ -121,7 +121,10 @@ def load_published(name: str, weights: str = "auto", *, device: str = "auto") ->
             f"{name!r} is a network that nobody has published weights for.",
             mend="Find one that has: convsmith models PATTERN.",
         )
-    found = find_weights(name, weights)
+    try:
+        found = find_weights(name, weights)
+    except ConvsmithError as error:  # whose mend may be to train without weights
+        raise type(error)(error.message, mend="Give a file with --weights FILE.") from None
     image = {
         "size": described.input_size[-1], "channels": 3, "fit": described.fit, "keep": described.keep, "range": None,
         "mean": described.mean, "std": described.std,

@@ -84,7 +84,8 @@ def parse_yaml(text: str, *, whole: bool = True) -> Any:
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         reason = " ".join(str(error).split())[:300]
         raise UsageError(
-            f"The recipe is not plain YAML: {reason}.", mend="Tags (!name) and aliases (*name) are refused."
+            f"The recipe is not plain YAML: {reason}.",
+            mend="Look at brackets, quotes and colons there. Tags (!name) and aliases (*name) are refused.",
         ) from None
     if whole and not isinstance(value, Mapping):
         raise UsageError(

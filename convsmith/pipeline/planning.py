@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,9 +51,16 @@ from convsmith.pipeline.origin import start_network
 from convsmith.pipeline.planner import Plan, Planner
 from convsmith.pipeline.space import run_bytes
 from convsmith.recipe import Named, Recipe, settled
-from convsmith.records import Finding
+from convsmith.records import Choice, Finding
 from convsmith.registry import suggestion
 from convsmith.training import OPTIMIZERS, SCHEDULES, untouched
+
+OF_STEPS = (
+    "augment.", "train.optimizer", "train.schedule", "train.label_smoothing", "train.balance", "train.focal",
+    "train.epochs", "train.steps", "train.budget", "train.warmup", "train.average", "train.blend", "train.clip",
+    "train.report_every", "train.tune_every", "train.checkpoint_every",
+)  # fmt: skip
+"""How the names of choices begin that are about steps of training."""
 
 
 @untouched()
@@ -171,7 +179,19 @@ def _finished(
         "steps": steps,
         "images_per_second": round(settled(recipe.train.batch) / seconds_per_step, 1),
     }
-    return Plan(recipe, tuple(planner.choices), estimate, _faults(planner, model))
+    return Plan(recipe, _that_matter(planner), estimate, _faults(planner, model))
+
+
+def _that_matter(planner: Planner) -> tuple[Choice, ...]:
+    """The choices, without those about steps where none is made; such as were asked for are told to change nothing."""
+    if planner.recipe.transfer.mode != "probe":
+        return tuple(planner.choices)
+    idle = [choice for choice in planner.choices if choice.name.startswith(OF_STEPS)]
+    return tuple(
+        replace(choice, reason="as asked; no step is trained, so it changes nothing") if choice in idle else choice
+        for choice in planner.choices
+        if choice not in idle or choice.given
+    )
 
 
 def _faults(planner: Planner, model: nn.Module) -> tuple[Finding, ...]:

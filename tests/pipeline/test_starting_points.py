@@ -76,6 +76,13 @@ def test_a_probe_is_the_backbone_with_a_logistic_head_and_no_step(probed: Path, 
         assert final["logits"] == pytest.approx(probe["logits"], abs=1e-3)
 
 
+def test_the_plan_of_a_probe_tells_of_no_steps_unless_they_were_asked_about(probed: Path):
+    choices = RunFolder(probed).read_json("plan.json")["choices"]
+    told = [choice for choice in choices if choice["name"].startswith(("train.optimizer", "train.steps", "augment."))]
+    assert all(choice["given"] and "changes nothing" in choice["reason"] for choice in told)
+    assert "transfer.mode" in [choice["name"] for choice in choices]
+
+
 def test_a_probe_has_a_report_no_gain_and_a_classifier(probed: Path, photos: Path):
     assert RunFolder(probed).finished
     assert RunFolder(probed).read_json("probe.json")["gain"] is None

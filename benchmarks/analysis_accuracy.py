@@ -4,7 +4,7 @@
   torchinfo, fvcore, ptflops and thop say of them, where they are installed (`pip install convsmith[peers]`);
 - fields: receptive fields of the first 30 of them whose field gradients can show: height and width, stride and offset;
 - memory: the peak of training of 30 of them at batch 4, with momentum, in float32 and bfloat16, and that of inference,
-  against PyTorch's allocator on real runs.
+  against PyTorch's allocator on real runs; and of three that are shallow or frozen, at larger batches.
 
 A stopped run goes on where it was.
 
@@ -112,27 +112,28 @@ def field_row(size: int, stride: float | None, offset: float, centre: float) -> 
 def remembered(name: str) -> Row:
     """Peak memory of a training step in both precisions, and of inference, ours and the allocator's."""
     row: Row = {"network": name}
+    batch = truth.SHALLOW[name][2] if name in truth.SHALLOW else BATCH
     for precision in ("float32", "bfloat16"):
         model, shape = truth.built(name)
         started = time.perf_counter()
-        said = training_memory(model, shape, batch=BATCH, optimizer="momentum", precision=precision).peak
+        said = training_memory(model, shape, batch=batch, optimizer="momentum", precision=precision).peak
         seconds = round(time.perf_counter() - started, 2)
-        real = truth.training_peak(model, shape, BATCH, precision)
+        real = truth.training_peak(model, shape, batch, precision)
         row[precision] = {"truth": real, "convsmith": said, "ratio": round(said / real, 4), "seconds": seconds}
         if precision == "float32":
-            said = inference_bytes(record(model, shape, batch=BATCH), model)
-            real = truth.inference_peak(model, shape, BATCH)
+            said = inference_bytes(record(model, shape, batch=batch), model)
+            real = truth.inference_peak(model, shape, batch)
             row["inference"] = {"truth": real, "convsmith": said, "ratio": round(said / real, 4)}
     return row
 
 
 def names_of(part: str) -> list[str]:
-    """The networks of a part; for memory those at even steps through the list that can be trained here."""
+    """The networks of a part; for memory those at even steps of what can be trained here, and the shallow ones."""
     names = LIST.read_text().split("\n")[1:-1]
     if part != "memory":
         return names
     small = [name for name in names if truth.size(name) <= LARGEST_TRAINED]
-    return [small[round(place * (len(small) - 1) / (TRAINED - 1))] for place in range(TRAINED)]
+    return [*(small[round(place * (len(small) - 1) / (TRAINED - 1))] for place in range(TRAINED)), *truth.SHALLOW]
 
 
 PARTS: dict[str, Callable[[str], Row]] = {"counts": counted, "fields": field, "memory": remembered}
@@ -163,12 +164,22 @@ def summary(rows: dict[str, list[Row]]) -> Row:
         unknown = sum(None in row["convsmith"].values() for row in fields)
         right = sum(row["truth"] == row["convsmith"] for row in fields)
         found["fields"] = {"networks": len(fields), "right": right, "unknown": unknown}
+    remembered = rows.get("memory", [])
+    listed = [row for row in remembered if row["network"] not in truth.SHALLOW]
+    return found | ratios("memory", listed) | ratios("memory of shallow and frozen ones", [
+        row for row in remembered if row["network"] in truth.SHALLOW
+    ])  # fmt: skip
+
+
+def ratios(title: str, rows: list[Row]) -> Row:
+    """How far said memory is from the real one."""
+    found: Row = {}
     for what in ("float32", "bfloat16", "inference"):
-        ratios = [row[what]["ratio"] for row in rows.get("memory", []) if what in row]
-        if ratios:
-            errors = sorted(abs(ratio - 1) for ratio in ratios)
-            found[f"memory {what}"] = {
-                "networks": len(ratios), "least": min(ratios), "most": max(ratios),
+        there = [row[what]["ratio"] for row in rows if what in row]
+        if there:
+            errors = sorted(abs(ratio - 1) for ratio in there)
+            found[f"{title} {what}"] = {
+                "networks": len(there), "least": min(there), "most": max(there),
                 "median_error": round(errors[len(errors) // 2], 4), "within_5_percent": sum(e <= 0.05 for e in errors),
             }  # fmt: skip
     return found

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -24,12 +25,28 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from convsmith.pipeline.given_model import open_model, parse_shape
+
+LENET = Path(__file__).parents[1] / "examples" / "designs" / "lenet.yaml"
+SHALLOW = {
+    "convnet-small": ("convnet-small", "3x64x64", 32),
+    "lenet": (str(LENET), "1x28x28", 32),
+    "tf_efficientnet_lite0, its head alone": ("tf_efficientnet_lite0", "3x224x224", 16),
+}
+"""Networks whose peak lies in their maps and not in their weights: model, images and batch."""
 PRODUCTS = {"addmm", "bmm", "baddbmm", "conv", "matmul", "mm", "linear", "einsum"}
 
 
 def built(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """A network, of torchvision where its name says so, and the shape of an image for it."""
     torch.manual_seed(0)
+    if name in SHALLOW:
+        model, shape, _ = SHALLOW[name]
+        given = open_model(model, input_shape=parse_shape(shape), outputs=10, weights="none")
+        if "head alone" in name:
+            given.model.requires_grad_(False)
+            given.model.get_classifier().requires_grad_(True)  # pyright: ignore[reportCallIssue]
+        return given.model, given.shape
     if name.startswith("torchvision "):
         model = torchvision.models.get_model(name.removeprefix("torchvision "), weights=None)
         side = 299 if "inception" in name else 224
@@ -87,7 +104,7 @@ def training_peak(model: nn.Module, shape: Sequence[int], batch: int, precision:
     """The most bytes at any moment of the second step with momentum: weights, state, gradients, images and all."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, fused=True)
-    images = torch.randn(batch, *shape)
+    images = _images(model, batch, shape)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
@@ -107,7 +124,7 @@ def training_peak(model: nn.Module, shape: Sequence[int], batch: int, precision:
 def inference_peak(model: nn.Module, shape: Sequence[int], batch: int) -> int:
     """The most bytes at any moment of an inference pass."""
     model.eval()
-    images = torch.randn(batch, *shape)
+    images = _images(model, batch, shape)
 
     def step() -> None:
         with torch.no_grad():
@@ -117,9 +134,15 @@ def inference_peak(model: nn.Module, shape: Sequence[int], batch: int) -> int:
     return _bytes([*model.parameters(), *model.buffers(), images]) + _most(step)
 
 
+def _images(model: nn.Module, batch: int, shape: Sequence[int]) -> Tensor:
+    floating = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return torch.randn(batch, *shape).to(next(floating, torch.get_default_dtype()))
+
+
 def _loss(output: Any) -> Tensor:
+    """Cross-entropy over the second dimension of all outputs; of maps at each position."""
     outputs = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else (output,)
-    targets = [torch.zeros(len(logits), dtype=torch.long) for logits in outputs]
+    targets = [torch.zeros((len(logits), *logits.shape[2:]), dtype=torch.long) for logits in outputs]
     return sum(  # pyright: ignore[reportReturnType]
         nn.functional.cross_entropy(logits.float(), target) for logits, target in zip(outputs, targets, strict=True)
     )

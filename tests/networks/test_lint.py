@@ -148,6 +148,121 @@ def test_a_factorisation_is_no_linear_chain():
     )
 
 
+@pytest.mark.parametrize("between", ["", "bn | "])
+def test_two_kernels_that_look_around_are_a_chain_wherever_they_stand(between):
+    line = f"conv 64 k3 p1 | relu | conv 64 k3 p1 | {between}conv 64 k3 p1 | relu | gap | flatten | linear 10"
+    assert found(line)["linear-chain"].where == ("conv2 and conv3",)
+
+
+def test_kernels_across_each_other_and_narrow_ones_between_are_no_chain():
+    def chained(*layers):
+        model = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), *layers, nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        return "linear-chain" in found(model)
+
+    assert not chained(nn.Conv2d(64, 64, (1, 3)), nn.Conv2d(64, 64, (3, 1)))
+    assert not chained(nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 128, 1))
+    assert not chained(nn.Conv2d(64, 16, 3), nn.Conv2d(16, 64, 3))
+    assert not chained(nn.Conv2d(64, 16, 1), nn.BatchNorm2d(16), nn.Conv2d(16, 96, 1))
+    assert not chained(nn.Conv2d(64, 64, 1), nn.BatchNorm2d(64), nn.Conv2d(64, 96, 1))  # as in MobileNet v3
+    assert chained(nn.Conv2d(64, 64, 1), nn.Conv2d(64, 64, 1))
+
+
+class Ending(nn.Module):
+    """A network whose last steps a test gives; they get the maps and the logits."""
+
+    def __init__(self, end, norm: type[nn.Module] = nn.BatchNorm2d):
+        super().__init__()
+        self.conv, self.norm, self.head, self.end = nn.Conv2d(3, 32, 3), norm(32), nn.Linear(32, 10), end
+
+    def forward(self, images):
+        maps = self.norm(self.conv(images)).relu()
+        return self.end(self, maps, self.head(maps.mean((2, 3))))
+
+
+def test_instance_norm_is_no_batch_norm():
+    findings = found(Ending(lambda _, maps, logits: logits, nn.InstanceNorm2d), batch=2)
+    assert "tiny-batch" not in findings
+    assert "the instance norm behind" in findings["bias-before-norm"].says
+    dropping = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Dropout(0.1), nn.Conv2d(8, 8, 3), nn.InstanceNorm2d(8), nn.ReLU())
+    assert "dropout-before-norm" not in found(dropping)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda model, maps, logits: logits if model.training else logits.softmax(1),
+        lambda model, maps, logits: (logits, maps.sum(1).flatten(1).softmax(1)),
+        lambda model, maps, logits: (maps.sum(1).flatten(1).softmax(1), logits),
+        lambda model, maps, logits: (logits.logsumexp(1).mean(), logits),
+        lambda model, maps, logits: model.head(maps.mean(2).permute(2, 0, 1)),
+        lambda model, maps, logits: logits.mean(),
+    ],
+)  # fmt: skip
+def test_right_outputs_have_no_error(end):
+    assert "error" not in {finding.severity for finding in found(Ending(end), classes=10).values()}
+
+
+def test_means_over_the_batch_mix_images_and_others_do_not():
+    assert "mixed-batch" in found(Ending(lambda model, maps, logits: model.head(maps.mean(0).mean((1, 2))[None])))
+    assert "mixed-batch" in found(Ending(lambda model, maps, _: model.head(maps.mean((2, 3)) - maps.mean((0, 2, 3)))))
+    assert "mixed-batch" not in found(
+        Ending(lambda model, maps, _: model.head(maps.flatten(2).permute(2, 0, 1).mean(0)))
+    )
+    assert "mixed-batch" not in found(Ending(lambda model, maps, logits: (logits, logits.mean(0))))
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (nn.ReLU6(), True), (nn.Hardtanh(), True), (nn.Softplus(), True), (nn.SELU(), True), (nn.Hardsigmoid(), True),
+        (nn.Hardtanh(-20, 20), False), (nn.Identity(), False),
+    ],
+)  # fmt: skip
+def test_activations_on_the_logits(last, said):
+    assert ("activation-on-logits" in found(Ending(lambda _, maps, logits: last(logits)))) == said
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"), [((0, 6), True), ((0, None), True), ((-1, 1), True), ((-30, None), False), ((-9, 9), False)]
+)
+def test_bounds_on_the_logits(bounds, said):
+    assert ("activation-on-logits" in found(Ending(lambda _, maps, logits: logits.clamp(*bounds)))) == said
+
+
+def test_parameters_that_are_cut_off_are_counted_and_those_that_are_frozen_are_meant_so():
+    cut = found(Ending(lambda model, maps, logits: model.head(maps.detach().mean((2, 3)))))["no-gradient"]
+    assert cut.where == ("conv.weight", "conv.bias", "norm.weight", "norm.bias")
+    assert cut.evidence["parameters"] == 3 * 32 * 9 + 3 * 32
+    model = Ending(lambda model, maps, logits: model.head(maps.detach().mean((2, 3))))
+    model.conv.requires_grad_(False)
+    model.norm.requires_grad_(False)
+    assert "no-gradient" not in found(model)
+    with torch.no_grad(), torch.inference_mode():
+        assert "no-gradient" not in found(Ending(lambda model, maps, logits: logits))
+    assert "All 1,290 parameters are frozen" in found(model.requires_grad_(False))["no-gradient"].says
+
+
+class Squared(nn.Module):
+    def forward(self, maps):
+        return maps * maps
+
+
+def test_a_network_that_is_not_linear_or_has_one_layer_lacks_no_activation():
+    assert "no-activation" not in found("flatten | linear 10")
+    assert "no-activation" not in found("conv 8 k3 | maxpool 2 | gap | flatten | linear 10")
+    square = nn.Sequential(nn.Conv2d(3, 32, 3), Squared(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    assert "no-activation" not in found(square)
+    assert "no-activation" in found(nn.Sequential(*square[:1], *square[2:]))
+
+
+@pytest.mark.parametrize(
+    ("pool", "unread"), [(nn.MaxPool2d(1, 2), 0.75), (nn.AvgPool2d(2, 4), 0.75), (nn.MaxPool2d(3, 2), 0)]
+)
+def test_poolings_that_skip_positions(pool, unread):
+    findings = found(nn.Sequential(nn.Conv2d(3, 8, 3), pool, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    assert (findings["unread-positions"].evidence["unread"] if "unread-positions" in findings else 0) == unread
+
+
 @pytest.mark.parametrize(("batch", "severity"), [(2, "error"), (7, "warning"), (8, None), (None, None)])
 def test_batch_norm_is_judged_by_the_images_of_a_step(batch, severity):
     findings = found("conv 8 k3 nobias | bn | relu | gap | flatten | linear 10", batch=batch)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from convsmith.errors import UsageError
+from convsmith.networks.lint.gradient_rules import GRADIENT_RULES
 from convsmith.networks.lint.mode_rules import MODE_RULES
 from convsmith.networks.lint.order_rules import ORDER_RULES
 from convsmith.networks.lint.rule import Evidence, Example, Rule
@@ -15,7 +16,7 @@ from convsmith.records import Finding
 from convsmith.registry import suggestion
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {rule.id: rule for rule in (*MODE_RULES, *ORDER_RULES, *SIZE_RULES, *WASTE_RULES)}
+    {rule.id: rule for rule in (*MODE_RULES, *GRADIENT_RULES, *ORDER_RULES, *SIZE_RULES, *WASTE_RULES)}
 )
 """All rules by id, in the order in which they are listed."""
 GRAVITY = {"error": 0, "warning": 1, "hint": 2}

@@ -5,23 +5,24 @@ from __future__ import annotations
 from torch import nn
 
 from convsmith.networks.lint.rule import IMAGES, Evidence, Example, Rule, Seen, named, plural
-from convsmith.networks.lint.trail import BATCH_NORMS
+from convsmith.networks.lint.trail import Trail
+from convsmith.networks.recording.graph import Operation
 
 RANDOM = {
     "bernoulli", "native_dropout", "rand", "randn", "rand_like", "randn_like", "randint", "uniform", "normal",
     "multinomial", "randperm",
 }  # fmt: skip
 FEW, TOO_FEW = 8, 2
+SHAPING = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
+SOFTMAXES = {"_softmax", "_log_softmax", "_safe_softmax"}
+REDUCTIONS = {"mean", "sum", "var", "std", "var_mean", "std_mean", "amax", "amin"}
 
 
 def _batch_statistics(evidence: Evidence) -> Seen | None:
     trail, places = evidence.inference, []
     for operation in trail.graph.operations:
-        if operation.name not in BATCH_NORMS:
-            continue
-        data = trail.data(operation)
         own = operation.arguments.get("training", operation.arguments.get("train", False))
-        if own and data is not None and trail.graph.values[data].shape[0] == IMAGES:  # instance norm has one "image"
+        if own and trail.over_images(operation):
             places.append(operation.module)
     if not places:
         return None
@@ -42,21 +43,47 @@ def _random_at_inference(evidence: Evidence) -> Seen | None:
 
 def _mixed_batch(evidence: Evidence) -> Seen | None:
     for trail, times in ((evidence.inference, ""), (evidence.larger, " of twice the size")):
-        shapes = [] if trail is None else [trail.graph.values[value].shape for value in trail.graph.outputs]
-        for shape in shapes[:1]:
-            if not shape or shape[0] != IMAGES:
-                rows = shape[0] if shape else 1
-                return Seen(
-                    f"{IMAGES} images{times} give {plural(rows, 'row')} of outputs: a constant in a `view` or "
-                    "`reshape` has moved parts of images into the batch.",
-                    (), {"images": IMAGES, "rows": rows},
-                )  # fmt: skip
-    for operation in evidence.inference.graph.operations:
-        if operation.name not in {"_softmax", "_log_softmax", "_safe_softmax"}:
+        logits = None if trail is None else trail.logits(evidence.classes)
+        if trail is None or logits is None or IMAGES in logits.shape:
             continue
-        shape = evidence.inference.graph.values[operation.outputs[0]].shape
-        if len(shape) > 1 and operation.arguments["dim"] % len(shape) == 0 and shape[0] == IMAGES:
-            says = f"The softmax of {operation.module or 'the network'} runs over the images of a batch (dim 0)."
+        needed = trail.behind((logits.index,))
+        if any(_moves_images(trail, operation) for operation in trail.graph.operations if operation.index in needed):
+            rows = logits.shape[0]
+            return Seen(
+                f"{IMAGES} images{times} give {plural(rows, 'row')} of outputs: a constant in a `view` or "
+                "`reshape` has moved parts of images into the batch.",
+                (), {"images": IMAGES, "rows": rows},
+            )  # fmt: skip
+    return _across_images(evidence)
+
+
+def _moves_images(trail: Trail, operation: Operation) -> bool:
+    """Whether an operation reshapes a batch into something that has no dimension for the images."""
+    data = trail.data(operation) if operation.name in SHAPING else None
+    values = trail.graph.values
+    return data is not None and IMAGES in values[data].shape and IMAGES not in values[operation.outputs[0]].shape
+
+
+def _across_images(evidence: Evidence) -> Seen | None:
+    """Logits for which numbers of several images were set against each other, or put together."""
+    trail = evidence.inference
+    logits = trail.logits(evidence.classes)
+    needed = frozenset[int]() if logits is None else trail.behind((logits.index,))
+    for operation in trail.graph.operations:
+        data = trail.data(operation) if operation.name in SOFTMAXES | REDUCTIONS else None
+        if data is None or operation.index not in needed:
+            continue
+        shape, dims = trail.graph.values[data].shape, operation.arguments.get("dim")
+        if len(shape) < 2 or shape[0] != IMAGES:
+            continue
+        if operation.name in SOFTMAXES:
+            what, over = "softmax", operation.arguments["dim"] % len(shape) == 0
+        else:  # of a size that no other dimension could have been made of
+            what = operation.name.removeprefix("a").replace("_", " and ")
+            over = not dims or any(dim % len(shape) == 0 for dim in (dims if isinstance(dims, tuple) else (dims,)))
+            over = over and all(size % IMAGES for size in shape[1:])
+        if over:
+            says = f"The {what} of {operation.module or 'the network'} runs over the images of a batch (dim 0)."
             return Seen(says, (operation.module,))
     return None
 
@@ -65,7 +92,8 @@ def _tiny_batch(evidence: Evidence) -> Seen | None:
     batch = evidence.batch
     if batch is None or batch >= FEW:
         return None
-    places = [operation.module for operation in evidence.inference.graph.operations if operation.name in BATCH_NORMS]
+    trail = evidence.inference
+    places = [operation.module for operation in trail.graph.operations if trail.over_images(operation)]
     if not places:
         return None
     return Seen(
@@ -82,8 +110,8 @@ def _frozen_flag(evidence: Evidence) -> Seen | None:
 
 
 def _too_few_outputs(evidence: Evidence) -> Seen | None:
-    shapes = [evidence.inference.graph.values[value].shape for value in evidence.inference.graph.outputs]
-    outputs = shapes[0][1] if shapes and len(shapes[0]) == 2 else None
+    logits = evidence.inference.logits(evidence.classes)
+    outputs = logits.shape[1] if logits is not None and len(logits.shape) == 2 else None
     if evidence.classes is None or outputs is None or outputs == evidence.classes:
         return None
     says = f"The network gives {plural(outputs, 'logit')} for {plural(evidence.classes, 'class', 'classes')}."
@@ -172,8 +200,9 @@ MODE_RULES = (
     Rule(
         "mixed-batch", "error", "Parts of images are moved into the batch, or images mixed", _mixed_batch,
         why="With images of another size, a constant in `view(-1, ...)` makes more rows than there are images, or "
-        "joins two of them; losses and figures are then of pieces. A softmax over the batch makes images compete.",
-        mend="Keep the batch: `flatten(1)`, and `softmax(dim=1)`.",
+        "joins two of them; losses and figures are then of pieces. A softmax over the batch makes images compete, and "
+        "with a mean over it, what is said of an image depends on the others.",
+        mend="Keep the batch: `flatten(1)`, `softmax(dim=1)`, and means over dimensions from 1 on.",
         source="the network's own graph, recorded at two sizes",
         broken=Example(make=_ConstantView), healthy=Example(make=_Flattened),
     ),

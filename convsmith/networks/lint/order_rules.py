@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 from convsmith.networks.lint.rule import Evidence, Example, Rule, Seen, named, plural
 from convsmith.networks.lint.trail import (
@@ -10,20 +11,23 @@ from convsmith.networks.lint.trail import (
     BATCH_NORMS,
     NORMS,
     POOLS,
-    RECTIFIERS,
     SATURATING,
     WEIGHING,
     Trail,
     dense,
+    kernel,
 )
-from convsmith.networks.recording.graph import Operation
+from convsmith.networks.recording.graph import Operation, Value
 
 DEEP_WITHOUT_SHORTCUT = 50
 SATURATED = 5
+CLAMPS = {"hardtanh", "clamp", "clamp_min", "clamp_max"}
+WIDE = 10.0
+"""Units between bounds, from which on they leave room for a confident answer: e ** 10 to one."""
 
 
 def _bias_before_norm(evidence: Evidence) -> Seen | None:
-    trail, wasted, places = evidence.inference, 0, []
+    trail, wasted, places, kinds = evidence.inference, 0, [], set[str]()
     for operation in trail.layers:
         bias = trail.given(operation, "bias") if operation.name == "convolution" else trail.given(operation, "self")
         if bias is None or bias.kind != "parameter" or len(bias.shape) != 1:
@@ -32,10 +36,12 @@ def _bias_before_norm(evidence: Evidence) -> Seen | None:
         if readers and all(reader.name in BATCH_NORMS for reader in readers):
             wasted += bias.elements
             places.append(operation.module)
+            kinds |= {"batch norm" if trail.over_images(reader) else "instance norm" for reader in readers}
     if not places:
         return None
+    norm = kinds.pop() if len(kinds) == 1 else "norm"
     return Seen(
-        f"{plural(len(places), 'layer')} with a bias that the batch norm behind takes out again: {named(places)}. "
+        f"{plural(len(places), 'layer')} with a bias that the {norm} behind takes out again: {named(places)}. "
         f"{plural(wasted, 'parameter')} do nothing.",
         tuple(places), {"parameters": wasted},
     )  # fmt: skip
@@ -53,6 +59,21 @@ def _norm_after_activation(evidence: Evidence) -> Seen | None:
     return Seen(f"{plural(len(places), 'norm')} directly behind an activation: {named(places)}.", tuple(places))
 
 
+def _norm_after_norm(evidence: Evidence) -> Seen | None:
+    trail, places = evidence.inference, []
+    for operation in _norms(trail, NORMS):
+        data = trail.data(operation)
+        maker = trail.maker(data) if data is not None else None
+        if data is None or maker is None or maker.name != operation.name:
+            continue
+        alone = len(list(trail.readers(maker.outputs[0]))) == 1
+        if alone and trail.graph.values[maker.outputs[0]].shape == trail.graph.values[data].shape:
+            places.append(f"{operation.module} behind {maker.module}")
+    if not places:
+        return None
+    return Seen(f"{plural(len(places), 'norm')} directly behind another of its kind: {named(places)}.", tuple(places))
+
+
 def _dropout_before_norm(evidence: Evidence) -> Seen | None:
     trail = evidence.training
     if trail is None:
@@ -60,7 +81,7 @@ def _dropout_before_norm(evidence: Evidence) -> Seen | None:
     passing = WEIGHING | ACTIVATIONS | POOLS | {"add", "mul", "div", "cat"}
     places = []
     for dropped in _dropouts(trail):
-        found = _reached(trail, dropped, passing, BATCH_NORMS)
+        found = _reached(trail, dropped, passing, trail.over_images)
         if found is not None:
             places.append(f"{dropped.module} before {found.module}")
     if not places:
@@ -77,32 +98,34 @@ def _log_softmax_before_loss(evidence: Evidence) -> Seen | None:
 
 
 def _activation_on_logits(evidence: Evidence) -> Seen | None:
-    return _ended(evidence, RECTIFIERS | SATURATING, "an activation")
+    return _ended(evidence, ACTIVATIONS | CLAMPS, "an activation")
 
 
 def _dropout_on_logits(evidence: Evidence) -> Seen | None:
     trail = evidence.training
     if trail is None:
         return None
-    places = [end.module for end in trail.ends() for dropped in _dropouts(trail) if end.index == dropped.index]
-    if not places:
+    end = trail.end(evidence.classes)
+    if end is None or all(end.index != dropped.index for dropped in _dropouts(trail)):
         return None
-    return Seen(f"Dropout is the last thing that happens to the logits ({named(places)}).", tuple(places))
+    return Seen(f"Dropout is the last thing that happens to the logits ({named([end.module])}).", (end.module,))
 
 
 def _linear_chain(evidence: Evidence) -> Seen | None:
     trail, places = evidence.inference, []
     for operation in trail.layers:
-        data = trail.data(operation)
-        before = trail.maker(data) if data is not None else None
+        before = _only_behind(operation, trail)
         if before is None or before.index not in trail.layers_index or not (dense(operation) and dense(before)):
             continue
         first, second = trail.weight(before), trail.weight(operation)
-        readers = list(trail.readers(before.outputs[0]))
-        if first is None or second is None or len(readers) > 1 or before.name != operation.name:
+        if first is None or second is None or before.name != operation.name:
             continue
         between = _outputs(before, trail)
         room = min(first.elements // between, second.elements // between)
+        if _same_way(first, second):
+            room = min(_inputs(before, trail), _outputs(operation, trail))
+        elif before not in (trail.maker(value) for value in operation.inputs):  # a linear bottleneck ends in a norm
+            continue
         if between >= room:  # fewer channels between would be a factorisation, which saves something
             places.append(f"{before.module} and {operation.module}")
     if not places:
@@ -141,8 +164,20 @@ def _deep_without_shortcut(evidence: Evidence) -> Seen | None:
 
 
 def _ended(evidence: Evidence, names: set[str], what: str) -> Seen | None:
-    places = [end.module for end in evidence.inference.ends() if end.name in names]
-    return Seen(f"The network ends in {what} ({named(places)}).", tuple(places)) if places else None
+    trail = evidence.training or evidence.inference  # the loss is taken of what is returned in training
+    end = trail.end(evidence.classes)
+    if end is None or end.name not in names or (end.name in CLAMPS and not _confining(end)):
+        return None
+    return Seen(f"The network ends in {what} ({named([end.module])}).", (end.module,))
+
+
+def _confining(operation: Operation) -> bool:
+    """Whether bounds allow numbers of one sign only, or such as lie close together."""
+    low, high = (operation.arguments.get(name, operation.arguments.get(f"{name}_val")) for name in ("min", "max"))
+    if any(not isinstance(bound, (int, float)) for bound in (low, high) if bound is not None):
+        return False
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    return bounds[0] >= 0 or bounds[1] <= 0 or bounds[1] - bounds[0] < WIDE
 
 
 def _norms(trail: Trail, names: set[str]) -> Iterator[Operation]:
@@ -168,17 +203,42 @@ def _dropouts(trail: Trail) -> list[Operation]:
     return found
 
 
-def _reached(trail: Trail, start: Operation, passing: set[str], wanted: set[str]) -> Operation | None:
-    """The first operation among `wanted` that is reached through operations of `passing` alone."""
+def _reached(
+    trail: Trail, start: Operation, passing: set[str], wanted: Callable[[Operation], bool]
+) -> Operation | None:
+    """The first operation that is `wanted` and is reached through operations of `passing` alone."""
     waiting, seen = list(start.outputs[:1]), set[int]()
     while waiting:
         for reader in trail.readers(waiting.pop()):
-            if reader.name in wanted:
+            if wanted(reader):
                 return reader
             if reader.name in passing and reader.index not in seen:
                 seen.add(reader.index)
                 waiting += reader.outputs[:1]
     return None
+
+
+def _only_behind(operation: Operation, trail: Trail) -> Operation | None:
+    """What made the input of an operation, batch norms aside, and is read by nothing else."""
+    while (data := trail.data(operation)) is not None:
+        maker = trail.maker(data)
+        if maker is None or len(list(trail.readers(maker.outputs[0]))) > 1:
+            return None
+        if not trail.over_images(maker):
+            return maker
+        operation = maker
+    return None
+
+
+def _same_way(first: Value, second: Value) -> bool:
+    """Whether two kernels look around along the same axis: not so 1xk and kx1, or one that looks at a place alone."""
+    return any(min(sides) > 1 for sides in zip(kernel(first), kernel(second), strict=False))
+
+
+def _inputs(operation: Operation, trail: Trail) -> int:
+    data = trail.data(operation)
+    assert data is not None
+    return trail.graph.values[data].shape[1 if operation.name == "convolution" else -1]
 
 
 def _outputs(operation: Operation, trail: Trail) -> int:
@@ -206,6 +266,15 @@ ORDER_RULES = (
         mend="Put the norm between the layer and its activation.",
         source="Ioffe & Szegedy 2015, “Batch normalization”, section 3.2",
         broken=Example(f"conv 16 k3 p1 | relu | bn | {_TAIL}"),
+        healthy=Example(f"conv 16 k3 p1 nobias | bn | relu | {_TAIL}"),
+    ),
+    Rule(
+        "norm-after-norm", "hint", "A norm behind a norm", _norm_after_norm,
+        why="What the first one has shifted and scaled, the second shifts and scales anew, so the first does nothing "
+        "but cost time, and its parameters have hardly any gradient; mostly a layer between was forgotten.",
+        mend="Take one of them out, or put the layer that was meant between them.",
+        source="Ioffe & Szegedy 2015, “Batch normalization”, section 3: a normalised activation stays so",
+        broken=Example(f"conv 16 k3 p1 nobias | bn | bn | relu | {_TAIL}"),
         healthy=Example(f"conv 16 k3 p1 nobias | bn | relu | {_TAIL}"),
     ),
     Rule(
@@ -258,8 +327,9 @@ ORDER_RULES = (
     Rule(
         "linear-chain", "warning", "Two linear layers with nothing between", _linear_chain,
         why="The product of two matrices is a matrix: without an activation between, two layers can express nothing "
-        "that one cannot, at a higher price. Nothing is said where there are fewer channels between them, which is a "
-        "factorisation that saves work.",
+        "that one cannot, at a higher price. A batch norm between two kernels that look around changes nothing of it. "
+        "Nothing is said where fewer channels lie between them, or one kernel looks along and the other across: a "
+        "factorisation saves work.",
         mend="Put an activation (and a norm) between them, or make them one.",
         source="Goodfellow, Bengio & Courville 2016, “Deep learning”, section 6.1",
         broken=Example("conv 32 k3 p1 | conv 32 k3 p1 | relu | gap | flatten | linear 10"),

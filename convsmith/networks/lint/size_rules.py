@@ -79,8 +79,8 @@ def _map_below_kernel(evidence: Evidence) -> Seen | None:
 
 def _unread_pixels(evidence: Evidence) -> Seen | None:
     trail, main, side = evidence.inference, [], []
-    for operation in _convolutions(trail):
-        if not _skips(operation, trail) or operation.arguments["transposed"]:
+    for operation in trail.graph.operations:
+        if not _skips(operation, trail) or _shifted(operation, trail):
             continue
         others = _other_readers(operation, trail)
         (side if any(not _skips(other, trail) for other in others) else main).append((operation.module, operation))
@@ -90,7 +90,7 @@ def _unread_pixels(evidence: Evidence) -> Seen | None:
     share = max(_unread(operation, trail) for _, operation in found)
     places = [place for place, _ in found]
     where = "" if main else " of shortcuts, whose input another branch reads whole"
-    says = f"Up to {share:.0%} of the input is never looked at by {plural(len(places), 'convolution')}{where}: "
+    says = f"Up to {share:.0%} of the input is never looked at by {plural(len(places), 'layer')}{where}: "
     return Seen(f"{says}{named(places)}.", tuple(places), {"unread": round(share, 3)}, None if main else "hint")
 
 
@@ -193,17 +193,29 @@ def _convolutions(trail: Trail) -> list[Operation]:
 
 
 def _skips(operation: Operation, trail: Trail) -> bool:
-    """Whether a convolution's windows leave gaps between them."""
+    """Whether the windows of a convolution or a pooling leave gaps between them."""
     return _unread(operation, trail) > 0
 
 
+def _shifted(operation: Operation, trail: Trail) -> bool:
+    """Whether it reads a shifted copy of what others read as well: two such layers share the positions among them."""
+    data = trail.data(operation)
+    maker = trail.maker(data) if data is not None else None
+    if maker is None or maker.name not in {"constant_pad_nd", "slice"}:
+        return False
+    return len(list(trail.readers(maker.inputs[0]))) > 1
+
+
 def _unread(operation: Operation, trail: Trail) -> float:
-    """The share of positions that lie between a convolution's windows, the border aside."""
-    weight = trail.weight(operation) if operation.name == "convolution" else None
-    if weight is None:
-        return 0.0
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel(weight), operation.arguments["dilation"], strict=False)]
-    steps = operation.arguments["stride"]
+    """The share of positions that lie between the windows of a convolution or a pooling, the border aside."""
+    arguments, sides = operation.arguments, tuple[int, ...]()
+    if operation.name in {"max_pool2d_with_indices", "max_pool2d", "avg_pool2d"}:
+        sides = tuple(arguments["kernel_size"])
+    elif operation.index in trail.layers_index and operation.name == "convolution" and not arguments["transposed"]:
+        weight = trail.weight(operation)
+        sides = kernel(weight) if weight is not None else ()
+    spread, steps = arguments.get("dilation", (1,) * len(sides)), arguments.get("stride") or sides
+    spans = [(side - 1) * apart + 1 for side, apart in zip(sides, spread, strict=False)]
     return 1 - math.prod(min(1.0, span / step) for span, step in zip(spans, steps, strict=False))
 
 

@@ -85,7 +85,11 @@ class Trail:
     @cached_property
     def useful(self) -> frozenset[int]:
         """The operations that what the network returns depends on."""
-        wanted, found = list(self.graph.outputs), set[int]()
+        return self.behind(self.graph.outputs)
+
+    def behind(self, values: Sequence[int]) -> frozenset[int]:
+        """The operations that some values depend on."""
+        wanted, found = list(values), set[int]()
         while wanted:
             operation = self._by(wanted.pop())
             if operation is not None and operation.index not in found:
@@ -116,9 +120,22 @@ class Trail:
                 steps.update(dict.fromkeys(operation.outputs, min(ways) + (operation.index in self.layers_index)))
         return max((steps.get(value, 0) for value in self.graph.outputs), default=0)
 
-    def ends(self) -> Sequence[Operation]:
-        """The operations that made what the network returns."""
-        return [made for value in self.graph.outputs if (made := self.maker(value)) is not None]
+    def over_images(self, operation: Operation) -> bool:
+        """Whether it is a batch norm over the images of a batch; an instance norm is one over a single "image"."""
+        data = self.data(operation) if operation.name in BATCH_NORMS else None
+        images = self.graph.values[self.graph.inputs[0]].shape[:1]
+        return data is not None and self.graph.values[data].shape[:1] == images
+
+    def logits(self, classes: int | None = None) -> Value | None:
+        """What the loss is taken of: the first output with one number a class, else the first that is no scalar."""
+        outputs = [value for index in self.graph.outputs if (value := self.graph.values[index]).shape]
+        fitting = [value for value in outputs if classes is not None and value.shape[1:] == (classes,)]
+        return next(iter((*fitting, *outputs)), None)
+
+    def end(self, classes: int | None = None) -> Operation | None:
+        """The operation that made the logits."""
+        logits = self.logits(classes)
+        return None if logits is None else self.maker(logits.index)
 
     def _by(self, value: int) -> Operation | None:
         index = self._producer.get(value)

@@ -52,7 +52,7 @@ def _unused_parameters(evidence: Evidence) -> Seen | None:
 def _dead_branch(evidence: Evidence) -> Seen | None:
     trail = evidence.inference
     lost = [operation for operation in trail.layers if operation.index not in trail.useful]
-    if not lost:
+    if not lost or not trail.graph.outputs:  # without tensors among them, what is returned is not known
         return None
     macs = sum(evidence.macs.get(operation.index, 0) for operation in lost)
     places = [operation.module for operation in lost]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 
 from convsmith.errors import UsageError
 from convsmith.networks.initialisation import INITIALISATIONS, initialise
+from convsmith.networks.recording.untouched import duplicate
 from convsmith.networks.signal import signal_through_depth
 from convsmith.pipeline.given_model import Given
 from convsmith.reporting.inspection import Depths
@@ -33,7 +33,7 @@ def signals_of(given: Given, names: Sequence[str]) -> tuple[Depths, ...]:
         names: `own`, or rows of `INITIALISATIONS`, each measured on a copy.
 
     Raises:
-        UsageError: no such rule, or the network fails on images of its size.
+        UsageError: no such rule, the network fails on images of its size, or it cannot be copied.
     """
     names = tuple(dict.fromkeys(names))
     for name in names:
@@ -50,7 +50,7 @@ def _measured(given: Given, name: str, images: torch.Tensor) -> Depths:
     loaded = bool(given.weights) and not given.drawn
     if name != OWN:
         with untouched():
-            model = copy.deepcopy(given.model)
+            model = duplicate(given.model)
             initialise(model, name)
         entry, loaded = INITIALISATIONS[name], False
         says = f"drawn anew: {entry.summary} ({entry.source})"

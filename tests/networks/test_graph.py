@@ -1,6 +1,8 @@
 """What a recorded graph says of a network, and what recording leaves behind: nothing."""
 
 import random
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -259,3 +261,47 @@ def test_training_mode_is_that_of_the_modules_inside():
     net = nn.Sequential(nn.Dropout(0.5))
     assert targets(record(net, (1, 2, 2))) == []
     assert "aten.bernoulli_.float" in targets(record(net, (1, 2, 2), training=True))
+
+
+@dataclass
+class Answer:
+    """What a network may return."""
+
+    scores: torch.Tensor
+    classes: int = 4
+
+
+class Plain:
+    """The same without dataclasses; it holds itself, too."""
+
+    def __init__(self, scores):
+        self.scores, self.own = scores, self
+
+
+@pytest.mark.parametrize("form", [Answer, Plain, lambda scores: SimpleNamespace(scores=(scores,))])
+def test_tensors_are_seen_in_dataclasses_and_plain_objects_that_a_network_returns(form):
+    graph = record(Does(lambda net, x: form(net.conv(x)), conv=nn.Conv2d(1, 4, 3)), (1, 6, 6))
+    assert [graph.values[output].shape for output in graph.outputs] == [(1, 4, 4, 4)]
+    assert graph.calls[-1].outputs
+
+
+@pytest.mark.parametrize(("output", "says"), [(None, "returns nothing"), ([3], "an object of type list")])
+def test_a_network_that_returns_no_tensor_is_refused(output, says):
+    with pytest.raises(UsageError, match=f"{says}, in which no tensor is seen"):
+        record(Does(lambda net, x: output), (1, 4, 4))
+
+
+@pytest.mark.parametrize("made", [torch.jit.script, lambda net: torch.jit.trace(net, torch.zeros(1, 1, 4, 4))])
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_is_compiled_by_torchscript_is_refused_with_the_mend(made):
+    for model in (made(nn.Conv2d(1, 2, 3)), nn.Sequential(made(nn.Conv2d(1, 2, 3)))):
+        with pytest.raises(UsageError, match="compiled by TorchScript") as caught:
+            record(model, (1, 4, 4))
+        assert "Python network" in caught.value.mend
+
+
+def test_a_network_that_asks_for_values_of_a_mask_of_its_own_is_not_said_to_ask_for_the_image():
+    model = Does(lambda net, x: net.conv(x)[:, net.mask], conv=nn.Conv2d(1, 3, 1))
+    model.register_buffer("mask", torch.tensor([True, False, True]))
+    with pytest.raises(ValuesNeeded, match="asks for values of a tensor of its own"):
+        record(model, (1, 4, 4))

@@ -248,3 +248,137 @@ def test_stages_end_with_the_last_whole_block_of_each_size(name, size, paths):
     stages = stage_maps(graph, fields)
     assert [stage.path for stage in stages] == paths
     assert all(fields.places(stage.value) == stage.places for stage in stages)
+
+
+def test_a_value_of_the_image_that_is_filled_in_is_drawn_on():
+    filled = Part(lambda self, x: torch.zeros_like(x).fill_(x[:, :, 2:5, 3:5].mean()))
+    field, fields = field_of(filled, 1, 8, 8)
+    assert (field.height, field.width) == (Axis(3, 0, 3), Axis(2, 0, 3.5))
+
+    def corner(self, x):
+        x = self.conv(x).clone()
+        x[:, :, 0, 0] = x.mean()
+        return x
+
+    _, fields, output = fields_of(Part(corner, conv=conv()), 2, 8, 8)
+    assert "memory written through a view" in fields.reason(output)
+    drawn, _ = field_of(Part(lambda self, x: torch.bernoulli(self.conv(x).sigmoid()), conv=conv()), 2, 8, 8)
+    assert drawn.height == Axis(3, 1, 0)
+
+
+def masked(*, by):
+    """Attention over rows of four, which a constant keeps apart."""
+
+    def attention(self, x):
+        tokens = x[0].permute(1, 2, 0)  # [H, W, C]
+        if by == "causal":
+            return F.scaled_dot_product_attention(tokens, tokens, tokens, is_causal=True)
+        if by == "fused":
+            return F.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=torch.eye(4, dtype=torch.bool))
+        scores = tokens @ tokens.transpose(1, 2)
+        if by == "bias":
+            scores = scores + self.bias.weight[torch.arange(4)]
+        else:
+            mask = scores.new_zeros(4, 4)
+            mask[:, 2:] = -100
+            scores = scores.masked_fill(mask < 0, -1e9) if by == "filled" else scores + mask
+        return scores.softmax(-1) @ tokens
+
+    return nn.Sequential(conv(), Part(attention, bias=nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize("by", ["causal", "fused", "filled", "added"])
+def test_what_attention_sees_under_a_mask_is_unknown(by):
+    _, fields, output = fields_of(masked(by=by), 2, 4, 4)
+    assert fields.of(output) is fields.at(output) is fields.reach(output) is None
+    assert fields.unknown(output)
+    assert "a mask may hide positions from attention" in fields.reason(output)
+
+
+def test_a_learnt_bias_hides_nothing_from_attention():
+    field, _ = field_of(masked(by="bias"), 2, 4, 4)
+    assert (field.height.size, field.width.size) == (3, 4)
+
+
+def test_shifted_windows_are_unknown_until_one_window_holds_all_of_the_map():
+    with torch.device("meta"):
+        model = timm.models.SwinTransformer(
+            img_size=64, patch_size=4, embed_dim=8, depths=(2, 2), num_heads=(1, 1), window_size=8, num_classes=2
+        )
+    graph = record(model, (3, 64, 64))
+    fields = receptive_fields(graph)
+    blocks = {call.path: call.outputs[0] for call in graph.calls if call.type == "SwinTransformerBlock"}
+    assert fields.of(blocks["layers.0.blocks.0"]).height.size == 32
+    assert fields.unknown(blocks["layers.0.blocks.1"])
+    assert fields.of(blocks["layers.1.blocks.0"]).whole
+    assert [stage.path for stage in stage_maps(graph, fields)] == ["norm"]
+
+
+def branches(head, **modules):
+    """3x3 beside 7x7, two channels each, and what is done with the four."""
+    whole = Part(
+        lambda self, x: head(self, torch.cat([self.small(x), self.large(x)], 1)),
+        small=conv(), large=conv(kernel=7), **modules,
+    )  # fmt: skip
+    return fields_of(whole, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (lambda self, x: self.last(x.chunk(2, 1)[0]), 3),
+        (lambda self, x: self.last(x[:, 2:]), 7),
+        (lambda self, x: x[:, 1:3], 7),
+        (lambda self, x: F.max_pool2d(self.norm(x).relu(), 3, 1, 1)[:, 1], 5),
+        (lambda self, x: self.apart(x)[:, :2], 5),
+        (lambda self, x: self.together(x)[:, :2], 7),
+        (lambda self, x: (x * x.mean((2, 3), keepdim=True))[:, :2], 3),
+        (lambda self, x: x.view(1, 2, 2, 16, 16).transpose(1, 2).reshape(1, 4, 16, 16)[:, ::2], 3),
+        (lambda self, x: x.view(1, 2, 2, 16, 16).transpose(1, 2).reshape(1, 4, 16, 16)[:, :2], 7),
+        (lambda self, x: torch.stack(x.chunk(2, 1), 1)[:, 0], 3),
+        (lambda self, x: torch.bmm(x[0], torch.ones(4, 16, 16))[:2], 3),
+        (lambda self, x: F.pad(x, (0, 0, 0, 0, 1, 0))[:, 1:3], 3),
+    ],
+    ids=[
+        "chunk",
+        "slice",
+        "both",
+        "pooled",
+        "grouped",
+        "dense",
+        "gated",
+        "shuffled",
+        "shuffled, both",
+        "stacked",
+        "product",
+        "padded",
+    ],
+)
+def test_channels_taken_out_of_branches_draw_on_what_their_branch_does(head, size):
+    made = {"last": nn.Conv2d(2, 3, 1), "norm": nn.BatchNorm2d(4), "together": nn.Conv2d(4, 4, 1)}
+    _, fields, output = branches(head, apart=nn.Conv2d(4, 4, 3, padding=1, groups=2), **made)
+    assert fields.of(output).height == Axis(size, 1, 0), fields.reason(output)
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (lambda self, x: x[:, [0, 1]], "index in the network itself: it takes some of the channels of branches"),
+        (lambda self, x: x.cumsum(1)[:, :2], "slice in the network itself: it takes some of the channels of branches"),
+        (lambda self, x: F.pixel_shuffle(x, 2), "pixel_shuffle in the network itself: channels of branches"),
+    ],
+)
+def test_channels_of_branches_that_cannot_be_followed_back_are_unknown(head, says):
+    _, fields, output = branches(head)
+    assert says in fields.reason(output)
+
+
+def test_channels_that_hold_nothing_of_the_image_draw_on_nothing():
+    beside = Part(lambda self, x: torch.cat([x, torch.ones_like(x)], 1)[:, 2:])
+    _, fields, output = fields_of(beside, 2, 8, 8)
+    assert fields.reason(output) == "it does not depend on the image"
+
+
+def test_numbers_read_as_another_type_are_unknown_and_no_fault():
+    _, fields, output = fields_of(Part(lambda self, x: x.view(torch.int16)), 1, 4, 4)
+    assert "numbers read as those of another type" in fields.reason(output)

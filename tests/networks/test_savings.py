@@ -8,9 +8,11 @@ import pytest
 import torch
 from costs_counted import counted
 from torch import nn
+from torch.nn.utils import prune
 
 from convsmith.errors import UsageError
 from convsmith.networks.counting.analysis import count_parameters
+from convsmith.networks.rewriting.narrowing import narrow
 from convsmith.networks.rewriting.savings import (
     REWRITES,
     advise,
@@ -165,3 +167,17 @@ def test_code_that_reads_a_layers_weight_is_refused():
     with pytest.raises(UsageError, match="needs layers to be as they are"):
         rewrite(Reads(), SHAPE, "separable")
     assert [each.rewrite for each in advise(Reads(), SHAPE) if each.rewrite == "separable"] == []
+
+
+@pytest.mark.parametrize(
+    "normed", [torch.nn.utils.weight_norm, torch.nn.utils.spectral_norm, lambda layer: prune.identity(layer, "weight")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_layers_whose_weights_are_computed_are_left_alone_and_named_where_the_network_is_to_be_copied(normed):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), normed(nn.Conv2d(16, 16, 3)), nn.Conv2d(16, 16, 3))
+    assert list(candidates(model, SHAPE, "grouped")) == ["2"]
+    assert advise(model, SHAPE) == ()
+    for copied in (lambda: narrow(model, SHAPE, 0.5), lambda: rewrite(model, SHAPE, "grouped")):
+        with pytest.raises(UsageError, match="cannot be copied: weight of 1 is computed") as caught:
+            copied()
+        assert "prune.remove" in caught.value.mend

@@ -59,7 +59,7 @@ class Layer:
         macs: multiply-adds for the batch; None where a product's are not known.
         activation_bytes: what training keeps because of this call and not because of one before it.
         discards: of the numbers that came in, the share that is not read, or has no room in what comes out; None where
-            height and width stay.
+            no convolution, pooling or resampling makes the image smaller. Slicing is not looked at.
         field: receptive field of what it returns.
     """
 

@@ -17,7 +17,8 @@ def discarded(operation: Operation, graph: Graph) -> float | None:
 
     Returns:
         in [0, 1), the greater of the two shares; None where an operation does not make the image smaller. A
-        convolution or pooling of stride 1, which loses its border, does not, nor does a rearrangement of pixels.
+        convolution or pooling of stride 1, which loses its border, does not, nor does a rearrangement of pixels. None,
+        too, where it is not told: of a slice or a crop, and of means over maps that were flattened before.
     """
     source = operation.arguments.get("input", operation.arguments.get("self"))
     if not isinstance(source, Ref) or not operation.outputs:
@@ -40,7 +41,9 @@ def _read(operation: Operation, graph: Graph, given: Sequence[int], made: Sequen
         return 1.0 if prod(made) < prod(given) else None
     if operation.name.startswith(("max_pool", "avg_pool")):
         return _windows(operation, given, made, arguments["kernel_size"])
-    if operation.name in {"mean", "amax"} and len(given) == 4:
+    if operation.name.startswith(("upsample_", "_upsample_", "fractional_max_pool")):  # what is not read has no room
+        return 1.0 if prod(made) < prod(given) else None
+    if operation.name in {"mean", "sum", "amax"} and len(given) == 4:
         axes = {axis % 4 for axis in arguments.get("dim") or ()}
         return 1.0 if axes == {2, 3} and prod(given[2:]) > 1 else None
     return None

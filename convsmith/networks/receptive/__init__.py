@@ -1,4 +1,4 @@
-"""Receptive fields of any network, exactly, from its recorded graph."""
+"""Receptive fields of any network from its recorded graph: exact where they are known, else unknown, with a reason."""
 
 from convsmith.networks.receptive.fields import Axis, Field, Fields, Place, last_map, receptive_fields
 from convsmith.networks.receptive.stage_maps import StageMap, stage_maps

@@ -1,7 +1,8 @@
-"""Which part of the image each value in a network draws on: exact receptive fields, read from its recorded graph.
+"""Which part of the image each value in a network can draw on: receptive fields, read from its recorded graph.
 
 For every value, intervals of rows and columns are followed from the image through each operation, so that branches,
-dilation, ceiling modes, enlarging, windows and tokens come out exactly. What counts how:
+dilation, ceiling modes, enlarging, windows and tokens come out exactly, as the smallest rectangle around what can reach
+a position. What counts how:
 
 - A field reaches past the image's border where padding does, so it does not depend on the image's size. Weights are
   not looked at: a tap that is zero counts.
@@ -10,7 +11,11 @@ dilation, ceiling modes, enlarging, windows and tokens come out exactly. What co
   apart, in `statistics`.
 - A branch that pools all of the image and multiplies a local map, such as squeeze-excite, leaves the field local too,
   and is listed apart, in `gates`.
+- The channels of a map count together: what one of them draws on, its position draws on. Where some of them are taken
+  out of branches side by side, they are followed back to the branches that they come from.
 - Softmax and products over positions mix all of them: behind attention, the field is the whole image.
+- Masks of attention are constants, whose numbers are not looked at. Behind one, fields are unknown until all of a map
+  is mixed without a mask: Swin's shifted windows draw on less than what rolling brings together.
 - What is not known is None, with the reason, and never a number.
 
 Source: the recurrences of Araujo et al. 2019, "Computing receptive fields of convolutional neural networks", which
@@ -26,7 +31,9 @@ from itertools import groupby
 
 import numpy as np
 
-from convsmith.networks.receptive.following import SETS, follow
+from convsmith.networks.receptive.channels import mark, taken
+from convsmith.networks.receptive.following import follow, sets
+from convsmith.networks.receptive.masks import bound
 from convsmith.networks.receptive.parts import COLUMNS, ROWS, STILL, Parts, merged, places_of
 from convsmith.networks.receptive.reading import Reading
 from convsmith.networks.receptive.spread import Reach, Spread, UnfollowedError, of_image
@@ -104,10 +111,11 @@ class Fields:
     sides: tuple[int, int]
     _spreads: Mapping[int, Spread]
     _reasons: Mapping[int, str]
+    _bounds: Mapping[int, str]
 
     def of(self, value: int) -> Field | None:
         """The field of a value; None where it is unknown, or the value does not depend on the image."""
-        spread = self._spreads.get(value)
+        spread = self._known(value)
         if spread is None:
             return None
         height, width = _axis(spread, ROWS), _axis(spread, COLUMNS)
@@ -115,24 +123,26 @@ class Fields:
 
     def reason(self, value: int) -> str:
         """Why a value has no field; empty where it has one."""
-        return "" if value in self._spreads else self._reasons.get(value, "it does not depend on the image")
+        if self._known(value) is not None:
+            return ""
+        return self._bounds.get(value) or self._reasons.get(value, "it does not depend on the image")
 
     def unknown(self, value: int) -> bool:
         """Whether a value depends on the image in a way that is not known."""
-        return value in self._reasons
+        return value in self._reasons or value in self._bounds
 
     def reach(self, value: int) -> tuple[Reach, Reach] | None:
         """The rows and the columns that each position of a value draws on; None where `of` is."""
-        spread = self._spreads.get(value)
+        spread = self._known(value)
         return None if spread is None else spread.reach
 
     def at(self, value: int, down: float = 0.5, across: float = 0.5) -> Place | None:
-        """A position on a map, or among tokens, and what exactly it draws on; None where `of` is.
+        """A position on a map, or among tokens, and what it draws on; None where `of` is.
 
         Args:
             down, across: where, from 0 at the top and left to 1 at the bottom and right.
         """
-        spread = self._spreads.get(value)
+        spread = self._known(value)
         if spread is None:
             return None
         parts = [part for parts in spread.dims for part in parts]
@@ -172,6 +182,10 @@ class Fields:
         kinds = sorted(kind for kind in along if kind)
         return not channels and (kinds == [1, 2] or (kinds == [3] and len(along) > 2))
 
+    def _known(self, value: int) -> Spread | None:
+        """What a value draws on, where that is known and no bound alone."""
+        return None if value in self._bounds else self._spreads.get(value)
+
 
 def receptive_fields(graph: Graph) -> Fields:
     """Follow the image through a recorded network.
@@ -191,23 +205,29 @@ def receptive_fields(graph: Graph) -> Fields:
         dependent = [value for value in operation.inputs if not reading.free(value)]
         unknown = next((reading.reasons[value] for value in dependent if value in reading.reasons), None)
         filled = [value for value in operation.outputs if 0 not in graph.values[value].shape]
-        if not dependent or not filled or operation.name in SETS:
+        if not dependent or not filled or sets(reading, operation):
             continue  # what holds no numbers, or new ones, draws on nothing
         where = f"{operation.name} in {operation.module or 'the network itself'}"
         try:
             if unknown is not None:
                 raise UnfollowedError(unknown)
-            spreads = follow(reading, operation)
+            spreads = taken(reading, operation, follow(reading, operation))
         except UnfollowedError as error:
             reason = str(error) if unknown is not None else f"{where}: {error}"
             reading.reasons.update(dict.fromkeys(filled, reason))
             continue
         for place, output in enumerate(operation.outputs):
             if output in filled and place < len(spreads):
-                reading.spreads[output] = spreads[place]
+                spread = spreads[place]
+                if spread is not None:
+                    reading.spreads[output] = spread
             elif output in filled and spreads:
                 reading.reasons[output] = f"{where}: only its first result is followed"
-    return Fields(tuple(reading.gates), tuple(reading.statistics), sides, reading.spreads, reading.reasons)
+        mark(reading, operation, where)
+        bound(reading, operation, where)
+    return Fields(
+        tuple(reading.gates), tuple(reading.statistics), sides, reading.spreads, reading.reasons, reading.bounds
+    )
 
 
 def last_map(graph: Graph, fields: Fields) -> int | None:

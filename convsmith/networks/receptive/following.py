@@ -9,7 +9,7 @@ import torch
 from convsmith.networks.receptive import computing, rearranging
 from convsmith.networks.receptive.reading import Reading, Rule
 from convsmith.networks.receptive.spread import Spread, UnfollowedError, alike, expanded, joined, reduced
-from convsmith.networks.recording.graph import WRITTEN, Operation
+from convsmith.networks.recording.graph import WRITTEN, Operation, Ref
 
 
 def follow(reading: Reading, operation: Operation) -> Sequence[Spread]:
@@ -24,13 +24,11 @@ def follow(reading: Reading, operation: Operation) -> Sequence[Spread]:
     """
     if operation.target == WRITTEN:
         return _written(reading, operation)
-    rule = RULES.get(operation.name)
-    if rule is None and _pointwise(operation.target):
-        rule = computing.pointwise
+    rule = rule_of(operation)
     try:
         if rule is None:
             raise UnfollowedError("this operation is not followed")
-        return rule(reading, operation)
+        return _by(rule, reading, operation)
     except UnfollowedError:
         found = reading.images(operation)
         if any(spread.moved(dim) for spread in found for dim in range(len(spread.dims))):
@@ -38,6 +36,20 @@ def follow(reading: Reading, operation: Operation) -> Sequence[Spread]:
         # Whatever is done with values that all draw on one and the same region draws on that region.
         region = joined([reduced(spread, range(len(spread.dims)), keep=False) for spread in found], ())
         return [expanded(region, reading.shape(output)) for output in operation.outputs]
+
+
+def rule_of(operation: Operation) -> Rule | None:
+    """The rule by which an operation is followed, if there is one."""
+    rule = _set if operation.name in SETS else RULES.get(operation.name)
+    return computing.pointwise if rule is None and pointwise(operation.target) else rule
+
+
+def _by(rule: Rule, reading: Reading, operation: Operation) -> Sequence[Spread]:
+    """What a rule says; a form of the operation that it was not written for is one that is not followed."""
+    try:
+        return rule(reading, operation)
+    except (IndexError, KeyError, ValueError, StopIteration) as error:
+        raise UnfollowedError("this form of it is not followed") from error
 
 
 def _written(reading: Reading, operation: Operation) -> Sequence[Spread]:
@@ -50,7 +62,10 @@ def _written(reading: Reading, operation: Operation) -> Sequence[Spread]:
     return [spread]
 
 
-def _pointwise(target: str) -> bool:
+def pointwise(target: str) -> bool:
+    """Whether an operation works on each number by itself, as torch says."""
+    if target == WRITTEN:
+        return False
     library, name, overload = target.split(".")
     return torch.Tag.pointwise in getattr(getattr(getattr(torch.ops, library), name), overload).tags
 
@@ -67,7 +82,29 @@ SETS = _names(
     "empty_like zeros_like ones_like full_like rand_like randn_like new_empty new_zeros new_ones new_full fill zero "
     "normal uniform bernoulli"
 )
-"""Operations whose results do not depend on the numbers in their inputs."""
+"""Operations whose results do not depend on the numbers in `self`, only on what else they are given, if anything."""
+CHANCES = _names("aten.bernoulli.default aten.bernoulli.out")
+"""Of these, those to which the numbers in `self` are what is drawn from."""
+
+
+def sets(reading: Reading, operation: Operation) -> bool:
+    """Whether an operation's results hold new numbers, which do not depend on the image."""
+    return operation.name in SETS and all(reading.free(value) for value in decisive(operation))
+
+
+def decisive(operation: Operation) -> list[int]:
+    """The inputs whose numbers decide which ones an operation sets."""
+    given = operation.arguments.items()
+    own = operation.target in CHANCES
+    return [value.index for name, value in given if isinstance(value, Ref) and (own or name != "self")]
+
+
+def _set(reading: Reading, operation: Operation) -> Sequence[Spread]:
+    """Numbers in place of others, or drawn anew, that hang on the image."""
+    found = [reading.spreads[value] for value in decisive(operation) if value in reading.spreads]
+    return [joined(found, reading.made(operation))]
+
+
 RULES = _table(
     [
         (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from convsmith.networks.receptive.spread import Spread, UnfollowedError
@@ -18,14 +19,25 @@ class Reading:
         graph: being read.
         spreads: what values draw on.
         reasons: why it is unknown for others; values in neither do not depend on the image.
+        apart: values whose channels may draw on different parts of the image; their spread is of all together.
+        bounds: for values whose spread is an upper bound, and how much less they draw on is not known: why.
+        hidden: the values among these that are weights of attention under a mask.
         gates, statistics: see `Fields`; the keys, in their order.
     """
 
     graph: Graph
-    spreads: dict[int, Spread] = field(default_factory=dict)
+    spreads: MutableMapping[int, Spread] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    apart: set[int] = field(default_factory=set)
+    bounds: dict[int, str] = field(default_factory=dict)
+    hidden: set[int] = field(default_factory=set)
     gates: dict[str, None] = field(default_factory=dict)
     statistics: dict[str, None] = field(default_factory=dict)
+
+    @cached_property
+    def producer(self) -> Mapping[int, int]:
+        """The operation that makes each value."""
+        return self.graph.producer()
 
     def free(self, value: int) -> bool:
         """Whether a value does not depend on the image."""

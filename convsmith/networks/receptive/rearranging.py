@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,7 +91,10 @@ def joining(reading: Reading, operation: Operation) -> Sequence[Spread]:
 
 def viewing(reading: Reading, operation: Operation) -> Sequence[Spread]:
     """The same numbers as a tensor of another shape."""
-    return [reshaped(reading.subject(operation), reading.made(operation))]
+    spread, shape = reading.subject(operation), reading.made(operation)
+    if math.prod(shape) != math.prod(spread.shape):  # bytes of a type of another size
+        raise UnfollowedError("numbers read as those of another type")
+    return [reshaped(spread, shape)]
 
 
 def striding(reading: Reading, operation: Operation) -> Sequence[Spread]:

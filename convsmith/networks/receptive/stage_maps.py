@@ -37,7 +37,8 @@ def stage_maps(graph: Graph, fields: Fields) -> tuple[StageMap, ...]:
 
     What lies inside a block that goes on to another size, such as the expansion before a strided convolution, is still
     on its way; a chain of blocks (`Sequential`) is none. Where a network returns to a size, as decoders do, the later
-    map stands. The last one is what the head is given, where a module returns that.
+    map stands. The last one is what the head is given, where a module returns that. Those whose field is not known are
+    left out.
     """
     final = last_map(graph, fields)
     found: dict[int, StageMap] = {}
@@ -57,7 +58,8 @@ def stage_maps(graph: Graph, fields: Fields) -> tuple[StageMap, ...]:
             found[math.prod(size)] = StageMap(path, turn, value, size)
             continue
         found[math.prod(size)] = StageMap(call.path, turn, value, size)
-    return tuple(sorted(found.values(), key=lambda stage: stage.value))
+    known = (stage for stage in found.values() if not fields.unknown(stage.value))
+    return tuple(sorted(known, key=lambda stage: stage.value))
 
 
 def _size(fields: Fields, value: int) -> tuple[int, int] | None:

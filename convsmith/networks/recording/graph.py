@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from convsmith.errors import UsageError
 from convsmith.networks.recording.imagined import (
     Imagined,
     Storages,
@@ -168,7 +169,8 @@ def record(model: nn.Module, shape: Sequence[int], *, batch: int = 1, training: 
         training: whether its modules are in training mode.
 
     Raises:
-        UsageError: it has parameters without a shape, asks for values of the image, or fails on images of this size.
+        UsageError: it has parameters without a shape, is compiled, asks for values of the image, fails on images of
+            this size, or returns no tensor.
     """
     with ExitStack() as within:
         fake = within.enter_context(imagined(model, training=training))
@@ -181,8 +183,14 @@ def record(model: nn.Module, shape: Sequence[int], *, batch: int = 1, training: 
         try:
             output = model(image)
         except Exception as error:
-            raise refusal(model, shape, error, recorder.place) from error
-        return recorder.graph(output)
+            raise refusal(model, shape, error, recorder.place, own=recorder.asks_its_own()) from error
+        graph = recorder.graph(output)
+    if not graph.outputs:
+        raise UsageError(
+            f"{type(model).__name__} returns {_told(output)}, in which no tensor is seen.",
+            mend="Let `forward` return its tensors, alone or in a list, a mapping or a dataclass.",
+        )
+    return graph
 
 
 @dataclass
@@ -218,6 +226,7 @@ class _Recorder(TorchDispatchMode):
         self._known: dict[int, _Known] = {}  # by the identity of the tensor
         self._storages = Storages(lambda number: self.freed.setdefault(number, len(self.operations)))
         self._writes: dict[int, list[int]] = {}  # by storage: the values that were written there
+        self._asked: list[int] = []  # what the operation reads that is under way, or of it the mask alone
         self._named: dict[int, tuple[Kind, str]] = {}
         self._named |= {id(buffer): ("buffer", name) for name, buffer in fake.buffers.items()}
         self._named |= {id(parameter): ("parameter", name) for name, parameter in fake.parameters.items()}
@@ -226,6 +235,14 @@ class _Recorder(TorchDispatchMode):
     def place(self) -> str:
         """Path of the innermost module that is being called, or was when it failed."""
         return next((call.path for call in reversed(self.stack) if call.path), "")
+
+    def asks_its_own(self) -> bool:
+        """Whether the operation that failed asks for values on which the image has no influence."""
+        hangs = {0}
+        for operation in self.operations:
+            if not hangs.isdisjoint(operation.inputs):
+                hangs.update(operation.outputs)
+        return bool(self._asked) and hangs.isdisjoint(self._asked)
 
     def given(self, image: Tensor) -> None:
         """Take the network's input as a value."""
@@ -252,6 +269,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         arguments, inputs = self._bound(func, args, kwargs)  # what is read is read as it was before this operation
+        self._asked = [value for value in inputs if self.values[value].dtype == torch.bool] or inputs
         result = func(*args, **kwargs)
         written = _written(func, args, kwargs)
         if len(written) == 1 and _returns_what_it_writes(func):
@@ -330,6 +348,10 @@ class _Recorder(TorchDispatchMode):
             else:
                 bound[argument.name] = argument.default_value
         return bound, inputs
+
+
+def _told(output: Any) -> str:
+    return "nothing" if output is None else f"an object of type {type(output).__name__}"
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def imagined(model: nn.Module, *, training: bool) -> Iterator[Imagined]:
     """Inside, a network's tensors are fake, and all that is computed is shapes; afterwards it is as it was.
 
     Raises:
-        UsageError: it has parameters without a shape.
+        UsageError: it has parameters without a shape, or is compiled.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -57,6 +58,12 @@ def imagined(model: nn.Module, *, training: bool) -> Iterator[Imagined]:
         raise UsageError(
             f"{type(model).__name__} has lazy parameters, whose shapes only an image decides.",
             mend="Call it once with a batch of images, and then look at it.",
+        )
+    scripted = next((module for module in model.modules() if isinstance(module, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise UsageError(
+            f"{type(model).__name__} is compiled by TorchScript, or a part of it is, inside of which nothing is seen.",
+            mend="Give the Python network that it was made from.",
         )
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     parameters = {name: (tensor, _twin(tensor, fakes)) for name, tensor in model.named_parameters()}
@@ -133,15 +140,39 @@ def watched(
 
 
 def tensors_in(item: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists, tuples and mappings, in their order."""
+    """All tensors in nested lists, tuples, mappings, dataclasses and other plain objects, in their order."""
+    yield from _tensors_in(item, set())
+
+
+def _tensors_in(item: Any, open_: set[int]) -> Iterator[Tensor]:
     if isinstance(item, Tensor):
         yield item
-    elif isinstance(item, Mapping):
-        for part in item.values():
-            yield from tensors_in(part)
-    elif isinstance(item, (list, tuple)):
-        for part in item:
-            yield from tensors_in(part)
+        return
+    parts = _parts(item)
+    if not parts or id(item) in open_:  # one that holds itself
+        return
+    open_.add(id(item))
+    for part in parts:
+        yield from _tensors_in(part, open_)
+    open_.discard(id(item))
+
+
+def _parts(item: Any) -> list[Any]:
+    """What an object holds in which there may be tensors; modules, classes and functions are none."""
+    if item is None or isinstance(item, (str, bytes, int, float, nn.Module, type, FunctionType, ModuleType)):
+        return []
+    if isinstance(item, Mapping):
+        return list(item.values())
+    if isinstance(item, (list, tuple, set, frozenset)):
+        return list(item)
+    slots = [name for kind in type(item).__mro__ for name in _slots(kind)]
+    return [*getattr(item, "__dict__", {}).values(), *(getattr(item, name) for name in slots if hasattr(item, name))]
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    names = vars(kind).get("__slots__", ())
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return tuple(name for name in names if not name.startswith("__"))
 
 
 def channels_last(tensor: Tensor) -> bool:
@@ -153,19 +184,25 @@ SIZE_MEND = "Give the input size that it is made for: --input CxHxW."
 """What to do where a network fails on images of a size."""
 
 
-def refusal(model: nn.Module, shape: Sequence[int], error: Exception, path: str, mend: str = SIZE_MEND) -> UsageError:
+def refusal(
+    model: nn.Module, shape: Sequence[int], error: Exception, path: str, mend: str = SIZE_MEND, *, own: bool = False
+) -> UsageError:
     """Why a pass over fake images failed, in one line, with the module in which it did.
 
     Args:
         shape: of one image.
         path: of the innermost module that was being called.
         mend: what to do about it, unless it asks for values of the image.
+        own: values that it asks for are those of a tensor of its own, which the image does not decide.
     """
     place = f" in {path} ({type(model.get_submodule(path)).__name__})" if path else ""
     if any(kind in type(error).__name__ for kind in ("DataDependent", "DynamicOutputShape")):
+        whose = "a tensor of its own" if own else "the image"
         return ValuesNeeded(
-            f"{type(model).__name__} asks for values of the image{place}, so what it does is not known before it runs.",
-            mend="Move what depends on values out of `forward`, or look at the part before it.",
+            f"{type(model).__name__} asks for values of {whose}{place}, so what it does is not known before it runs.",
+            mend="Pick by a list of numbers in place of a mask, or look at the part before it."
+            if own
+            else "Move what depends on values out of `forward`, or look at the part before it.",
         )
     reason = " ".join(str(error).split())[:300].rstrip(".")
     if any(word in reason for word in (".numpy()", "no fake impl")) or "Unsupported" in type(error).__name__:

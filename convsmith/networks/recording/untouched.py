@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from convsmith.errors import UsageError
+
 
 @contextmanager
 def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
@@ -69,6 +71,30 @@ def undisturbed(model: nn.Module, *, training: bool) -> Iterator[None]:
                 if not torch.equal(tensor, copy):
                     tensor.copy_(copy)
                 tensor.grad = gradient
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """A copy of a network, with tensors of its own.
+
+    Raises:
+        UsageError: it holds tensors that are computed from others, such as weights under weight norm or pruning.
+    """
+    held = next(((path, name) for path, module in model.named_modules() for name in computed(module)), None)
+    if held is not None:
+        path, name = held
+        raise UsageError(
+            f"{type(model).__name__} cannot be copied: {name} of {path or 'the network itself'} is computed from other "
+            "tensors, as by weight norm, spectral norm or pruning.",
+            mend="Fold it first: torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove.",
+        )
+    return copy.deepcopy(model)
+
+
+def computed(module: nn.Module) -> list[str]:
+    """The names of a module's tensors that are computed from others, as weight norm and pruning do before each call."""
+    tensors = {name: held for name, held in {**vars(module), **module._buffers}.items() if isinstance(held, Tensor)}
+    own = module._parameters
+    return [name for name, held in tensors.items() if not held.is_leaf or {f"{name}_orig", f"{name}_g"} & own.keys()]
 
 
 def zeros(model: nn.Module, shape: tuple[int, ...]) -> Tensor:

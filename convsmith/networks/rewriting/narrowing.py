@@ -6,7 +6,6 @@ convnets", section 3.1). What the network answers is not kept: it is to be train
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from convsmith.errors import UsageError
 from convsmith.networks.recording.graph import record
+from convsmith.networks.recording.untouched import duplicate
 from convsmith.networks.rewriting.coupling import Coupling, Slot, couple
 from convsmith.networks.rewriting.editing import scaled_width
 
@@ -27,11 +27,11 @@ def narrow(model: nn.Module, shape: Sequence[int], factor: float) -> nn.Module:
         factor: share of its channels that each group keeps, about.
 
     Raises:
-        UsageError: no group can have fewer, or the network's own code needs the number that it has.
+        UsageError: no group can have fewer, the network's code needs the number that it has, or it cannot be copied.
     """
     if not 0 < factor < 1:
         raise UsageError(f"factor is {factor:g}; it must be between 0 and 1.")
-    found, changed = couple(record(model, shape)), copy.deepcopy(model)
+    found, changed = couple(record(model, shape)), duplicate(model)
     tensors = {**dict(changed.named_parameters()), **dict(changed.named_buffers())}
     kept = _kept(found, tensors, factor)
     if not kept:

@@ -19,6 +19,7 @@ from convsmith.errors import UsageError
 from convsmith.networks.counting.analysis import count_parameters
 from convsmith.networks.counting.costs import Difference, costs
 from convsmith.networks.recording.graph import Graph, Ref, record
+from convsmith.networks.recording.untouched import computed, duplicate
 from convsmith.networks.rewriting.narrowing import narrow
 from convsmith.registry import Entry, Registry
 
@@ -81,7 +82,7 @@ def rewrite(
         layers: paths; or how many, those that save most parameters first; None is all that save some.
 
     Raises:
-        UsageError: no such rewrite or layer, or the network's own code needs a layer as it was.
+        UsageError: no such rewrite or layer, the network's own code needs a layer as it was, or it cannot be copied.
     """
     able = candidates(model, shape, name)
     paths = list(able)[:layers] if layers is None or isinstance(layers, int) else list(layers)
@@ -90,7 +91,7 @@ def rewrite(
         told = f"{wrong!r} is no layer for which" if wrong else "There is no layer for which"
         known = f"Such are {', '.join(list(able)[:5])}." if able else ""
         raise UsageError(f"{told} {name!r} saves parameters.", mend=known)
-    changed, form, positions = copy.deepcopy(model), REWRITES[name].load(), _positions(record(model, shape))
+    changed, form, positions = duplicate(model), REWRITES[name].load(), _positions(record(model, shape))
     for path in paths:
         old = changed.get_submodule(path)
         new = form(old, positions.get(path, 1))
@@ -114,7 +115,7 @@ def candidates(model: nn.Module, shape: Sequence[int], name: str) -> dict[str, i
     positions = _positions(graph)
     found = {}
     for path, layer in model.named_modules():
-        if type(layer) not in (nn.Conv2d, nn.Linear) or path in first:
+        if type(layer) not in (nn.Conv2d, nn.Linear) or path in first or computed(layer):
             continue
         new = form(copy.deepcopy(layer).to("meta"), positions.get(path, 1))
         saved = 0 if new is None else count_parameters(layer).total - count_parameters(new).total

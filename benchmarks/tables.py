@@ -91,7 +91,10 @@ def analysis() -> Iterator[tuple[str, str, str]]:
     if record:
         found, command = record["summary"], "benchmarks/analysis_accuracy.py"
         tools = [name for name in ("convsmith", *record["versions"]) if "macs" in found.get(name, {})]
-        parts = [f"{name} {found[name]['macs']['right']:.1%}" for name in tools]
+        parts = [
+            f"{name} {found[name]['macs']['right']:.1%} (within 1%: {found[name]['macs']['within_1_percent']:.0%})"
+            for name in tools
+        ]
         question = f"Multiply-adds of {found['convsmith']['networks']} networks, exactly as a real run has them"
         yield question, ", ".join(parts), command
         fields, memory = found["fields"], found["memory float32"]

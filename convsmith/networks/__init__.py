@@ -51,6 +51,17 @@ _PLACES = {
     "parse_arguments": "own",
     "Pretrained": "published.pretrained",
     "describe_weights": "published.pretrained",
+    "grow_network": "rewriting.growing",
+    "operate": "rewriting.operations",
+    "OPERATIONS": "rewriting.operations",
+    "change_output_stride": "rewriting.surgery",
+    "dilate_last": "rewriting.surgery",
+    "change_input_channels": "rewriting.surgery",
+    "change_head": "rewriting.surgery",
+    "change_resolution": "rewriting.surgery",
+    "advise": "rewriting.savings",
+    "rewrite": "rewriting.savings",
+    "narrow": "rewriting.narrowing",
     "Field": "receptive",
     "Fields": "receptive",
     "last_map": "receptive",
@@ -81,6 +92,7 @@ __all__ = [
     "LAYER_KINDS",
     "MODELS",
     "NODES",
+    "OPERATIONS",
     "PRESETS",
     "Field",
     "Fields",
@@ -96,18 +108,25 @@ __all__ = [
     "Stage",
     "WinogradConv2d",
     "activation_bytes",
+    "advise",
     "build",
     "build_design",
     "build_named",
+    "change_head",
+    "change_input_channels",
+    "change_output_stride",
+    "change_resolution",
     "check_output",
     "code_sha256",
     "convolve",
     "count_macs",
     "count_parameters",
     "describe_weights",
+    "dilate_last",
     "find_head",
     "find_weights",
     "fit_design",
+    "grow_network",
     "head_inputs",
     "initialise",
     "kernel_named",
@@ -121,6 +140,8 @@ __all__ = [
     "match_models",
     "model_names",
     "multiplications",
+    "narrow",
+    "operate",
     "padded",
     "parse_arguments",
     "pooled",
@@ -131,6 +152,7 @@ __all__ = [
     "replace_head",
     "residual_ends",
     "resolve",
+    "rewrite",
     "set_head",
     "sha256_of",
     "signal_through_depth",
@@ -157,6 +179,17 @@ if TYPE_CHECKING:
     from convsmith.networks.published.pretrained import Pretrained, describe_weights
     from convsmith.networks.published.weights import Found, find_weights, read_weights, sha256_of
     from convsmith.networks.receptive import Field, Fields, last_map, receptive_fields, stage_maps
+    from convsmith.networks.rewriting.growing import grow_network
+    from convsmith.networks.rewriting.narrowing import narrow
+    from convsmith.networks.rewriting.operations import OPERATIONS, operate
+    from convsmith.networks.rewriting.savings import advise, rewrite
+    from convsmith.networks.rewriting.surgery import (
+        change_head,
+        change_input_channels,
+        change_output_stride,
+        change_resolution,
+        dilate_last,
+    )
     from convsmith.networks.signal import Signal, signal_through_depth
     from convsmith.networks.staging import Stage, stages
     from convsmith.networks.winograd import WinogradConv2d, multiplications

@@ -6,8 +6,10 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typed import typed
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +34,17 @@ def test_every_command_of_the_page_runs(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} >= {"network.html", "network.mmd", "smaller.yaml"}
 
 
-def test_the_python_of_the_page_runs():
-    (code,) = blocks("python")
-    names: dict[str, object] = {}
-    exec(code, names)
-    assert names["shown"].parameters == 11_689_512  # type: ignore[attr-defined]
+def test_the_python_of_the_page_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    for code in blocks("python"):
+        exec(code, names)
+    assert names["shown"].parameters == 11_689_512
+    images = torch.rand(2, 1, 28, 28)
+    with torch.no_grad():
+        same = names["lenet"].eval()(images), names["wider"].eval()(images)
+        assert names["grey"](torch.rand(1, 1, 64, 64)).shape == (1, 1000)
+    torch.testing.assert_close(*same, atol=1e-4, rtol=1e-4)
 
 
 def test_every_picture_is_there_small_and_made_by_the_script():

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from convsmith.networks.lines.sizes import Window, explain, explain_sides, least_size, nearest, padding_for, sizes_for
+from convsmith.networks.lines.sizes import Window, explain, explain_sides, least_size, nearest, padding_for
 
 windows = st.builds(
     Window,
@@ -82,7 +82,6 @@ def test_what_is_said_to_be_unread_has_no_gradient(window: Window, size: int):
 )
 def test_the_sizes_that_every_textbook_has(window: Window, size: int, left: int):
     assert window.after(size) == left
-    assert size in sizes_for(window, left)
     assert Window(3, dilation=2).span == 5
 
 
@@ -112,8 +111,6 @@ def test_what_is_proposed_fits(window: Window, size: int):
     padding = padding_for(window, size, wanted)
     if padding is not None:
         assert Window(window.kernel, window.stride, padding, window.dilation).after(size) == wanted
-    for fitting in sizes_for(window, wanted):
-        assert window.after(fitting) == wanted
 
 
 def test_of_two_sizes_equally_near_the_larger_is_proposed():

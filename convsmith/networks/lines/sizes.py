@@ -98,12 +98,6 @@ def explain_sides(windows: Sequence[Window], sizes: Sequence[int], *, unread: bo
     return f"rows {rows}; columns {columns}"
 
 
-def sizes_for(window: Window, wanted: int) -> range:
-    """The sizes of which a window leaves `wanted` positions; empty where there are none."""
-    found = list(sizes_that(window.after, wanted, largest=max(LARGEST, wanted * window.stride + window.span)))
-    return range(found[0], found[-1] + 1) if found else range(0)
-
-
 def padding_for(window: Window, size: int, wanted: int) -> int | None:
     """The least padding with which a window leaves `wanted` of `size` positions; None where none does.
 

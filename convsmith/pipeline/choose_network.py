@@ -141,7 +141,7 @@ def manner(images: int, classes: int) -> Manner:
     if images < HUNDREDS or images < LEAST_PER_CLASS * classes:
         return Manner("probe", 0, True, 1e-3, f"{images:,} images of {classes} classes are too few to fine-tune safely")
     if images < THOUSANDS:
-        return Manner("finetune", 1, True, 3e-4, "hundreds of images: a linear head first, then fine-tuning")
+        return Manner("finetune", 1, True, 1e-3, "hundreds of images: a linear head first, then fine-tuning")
     if images < TENS_OF_THOUSANDS:
         return Manner("finetune", 0, True, 3e-4, "thousands of images: a linear head first, then fine-tuning of all")
     return Manner("finetune", 0, False, 1e-4, "tens of thousands of images: a linear head, then all of it")

@@ -17,10 +17,12 @@ from convsmith.pipeline.closing import closing_seconds
 from convsmith.pipeline.measure import Layout, Precision, Speed, measure_steps
 from convsmith.pipeline.origin import Origin
 from convsmith.pipeline.planner import Planner
-from convsmith.recipe import settled
+from convsmith.recipe import Named, settled
 
 WARMUP_SHARE = 0.2
 NEAR = 1.1
+FEW_STEPS, GENTLE = 50, 3e-4
+"""Steps below which fine-tuning takes at most this rate: 20 at 1e-3 end far below the head that they began with."""
 UNBALANCED = 3.0
 """Times as many images in the largest class as in the smallest, from which on the loss makes up for it."""
 BLEND = 0.5
@@ -124,6 +126,20 @@ def choose_optimisation(planner: Planner) -> None:
         "train.schedule", {"name": "one-cycle", "options": {}}, "reaches a given accuracy in the fewest epochs"
     )
     planner.choose("train.label_smoothing", 0.1 if planner.classes > 2 else 0.0, "keeps confidences moderate")
+
+
+def bear_few_steps(planner: Planner, steps: int) -> None:
+    """Lower the rate of a fine-tuning that is too short to mend what the usual one unsettles first (LOG.md)."""
+    optimizer = planner.recipe.train.optimizer
+    chosen = [choice for choice in planner.choices if choice.name == "train.optimizer"]
+    if planner.recipe.transfer.mode != "finetune" or steps >= FEW_STEPS or chosen[0].given:
+        return
+    assert isinstance(optimizer, Named)
+    if float(optimizer.options["rate"]) > GENTLE:  # pyright: ignore[reportArgumentType]
+        gentle = {"name": optimizer.name, "options": {**optimizer.options, "rate": GENTLE}}
+        planner.choices.remove(chosen[0])
+        planner.recipe = planner.recipe.updated({"train.optimizer": "auto"})
+        planner.choose("train.optimizer", gentle, f"fine-tuning for {steps} steps alone, which bears no higher rate")
 
 
 def _choose_balance(planner: Planner) -> None:

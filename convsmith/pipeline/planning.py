@@ -39,6 +39,7 @@ from convsmith.pipeline.build import (
 from convsmith.pipeline.choose_images import choose_images
 from convsmith.pipeline.choose_network import choose_network, choose_start, choose_transfer
 from convsmith.pipeline.choose_training import (
+    bear_few_steps,
     choose_augmentation,
     choose_length,
     choose_optimisation,
@@ -101,6 +102,7 @@ def plan(
     task, augment = build_task(planner.recipe), build_augment(planner.recipe)
     prediction = measure_prediction(model, task, augment, shape=planner.shape)
     steps = choose_length(planner, seconds_per_step, prediction, elapsed)
+    bear_few_steps(planner, steps)
     return _finished(planner, model, steps, seconds_per_step, prediction, elapsed)
 
 

@@ -283,3 +283,13 @@ def test_a_schedule_that_cannot_be_is_refused_before_anything_is_trained(
 def test_the_log_and_last_checkpoint_agree_on_the_steps(tuned: Path):
     steps = Recipe.from_yaml((tuned / "recipe.yaml").read_text()).train.steps
     assert json.loads((tuned / "last.json").read_bytes())["step"] == steps == end(tuned)["batches"][-1][0]
+
+
+def test_a_short_fine_tuning_takes_a_gentle_rate_unless_another_was_asked_for(photos: Path, weights: Path):
+    def rate(steps: int, optimizer: Any = "auto") -> float:
+        recipe = fine_tuning(photos, weights, train__steps=steps, train__optimizer=optimizer)
+        return pipeline.make_plan(recipe)[0].recipe.train.optimizer.options["rate"]
+
+    assert rate(20) == 3e-4
+    assert rate(60) == 1e-3
+    assert rate(20, {"name": "adamw", "options": {"rate": 0.002}}) == 0.002

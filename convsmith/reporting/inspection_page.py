@@ -271,7 +271,7 @@ def _memory(shown: Inspection, mark: str, of: str) -> Section | None:
         return None
     lead = (
         f"The most that a training step of {shown.batch} images holds at any moment, found by going through it without "
-        "computing; what convolutions on a processor take for a moment is in it. What PyTorch itself takes comes on top."
+        "computing, with what convolutions on a processor take for a moment. What PyTorch itself takes comes on top."
     )
     rows = [
         (f"{step.precision}, {_optimizer(step.optimizer)}",

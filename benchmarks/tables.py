@@ -78,6 +78,13 @@ def speeds() -> Iterator[tuple[str, str, str]]:
             ", ".join(parts),
             ("benchmarks/depthwise.py"),
         )
+    record = _read("inspecting.json")
+    if record:
+        figure = (
+            f"{record['ratio_median']:.2f}; {max(record['large'].values()):.0f} s at the most for ten of its largest"
+        )
+        question = "`convsmith inspect resnet50` from a cold start, over importing timm and building it"
+        yield question, figure, "benchmarks/inspecting.py"
     record = _read("winograd.json")
     if record:
         ratios = [row["inference"]["ratio_median"] for row in record["rows"]]

@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 LARGE = (
-    "vit_7b_patch16_dinov3", "eva02_enormous_patch14_clip_224", "eva_giant_patch14_560", "tf_efficientnet_l2", "nfnet_f7",
-    "hrnet_w64", "maxvit_xlarge_tf_512", "regnety_2560", "convnextv2_huge", "swinv2_large_window12to24_192to384",
+    "vit_7b_patch16_dinov3", "eva02_enormous_patch14_clip_224", "eva_giant_patch14_560", "tf_efficientnet_l2",
+    "nfnet_f7", "hrnet_w64", "maxvit_xlarge_tf_512", "regnety_2560", "convnextv2_huge",
+    "swinv2_large_window12to24_192to384",
 )  # fmt: skip
 """The most parameters, the largest images, and the most layers, of families of every kind."""
 

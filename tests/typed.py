@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 SMALL_NETWORK = "model={name: convnet, options: {width: 8, stages: 2}}"
-SMALL = (
-    "--set", SMALL_NETWORK, "--set", "train.batch=8", "--set", "train.precision=float32",
-    "--set", "train.memory_format=contiguous",
+LITTLE = (
+    "--set", "train.batch=8", "--set", "train.precision=float32", "--set", "train.memory_format=contiguous",
 )  # fmt: skip
-"""Options that keep a run small and leave little to measure."""
+"""Options that leave little to measure."""
+SMALL = ("--set", SMALL_NETWORK, *LITTLE)
+"""Options that keep a run small besides."""
 PATIENCE = 120.0
 PRELOADED = ["convsmith.cli.show", "convsmith.pipeline", "convsmith.api", "scipy.stats", "scipy.optimize"]
 
@@ -55,7 +56,8 @@ def typed(*arguments: object, stdin: str = "") -> Typed:
 
 def trained(data: object, runs: Path, *arguments: object) -> Path:
     """Train in this process, quietly, and return the run's folder; fail where the command fails."""
-    done = typed("train", data, "--runs", runs, *SMALL, *arguments)
+    options = LITTLE if "--model" in arguments else SMALL
+    done = typed("train", data, "--runs", runs, *options, *arguments)
     assert done.code == 0, done.err
     return only_run(runs)
 

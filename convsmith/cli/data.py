@@ -79,7 +79,7 @@ def data(
 
     Every image is decoded once, and remembered: a second call takes seconds. Nothing in DATA is changed.
     """
-    from convsmith.recipe import Recipe, layer, parse_assignments
+    from convsmith.recipe import Recipe, typed_layer
 
     flags = {
         "data.source": options.absolute(data), "data.limit": limit, "data.time": time, "name": name,
@@ -94,7 +94,7 @@ def data(
         given |= keys if code is None else {}  # no weights are published for a network of one's own
     if weights is not None:
         given["weights.source"] = options.weights_source(weights, runs)
-    recipe = Recipe.from_layers(layer(given, over=parse_assignments(assignments)))
+    recipe = Recipe.from_layers(typed_layer(given, assignments))
     from convsmith import pipeline
 
     following = shlex.join(["convsmith", "train", *(word for word in options.typed()[1:] if word not in OWN)])

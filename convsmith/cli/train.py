@@ -241,7 +241,7 @@ def _asked(
 ) -> tuple[Recipe, Code | None]:
     """The recipe as asked (default < named or file < --set and flags as one), and the user's own code if any."""
     from convsmith.errors import UsageError
-    from convsmith.recipe import Recipe, layer, load_layer, parse_assignments
+    from convsmith.recipe import Recipe, load_layer, typed_layer
 
     if epochs is not None and budget is not None:
         raise UsageError("--epochs and --budget both say how long to train.", mend="Give one of them.")
@@ -266,7 +266,7 @@ def _asked(
     given = {key: value for key, value in flags.items() if value is not None}
     if weights is not None:
         given["weights.source"] = options.weights_source(weights, runs)
-    recipe = Recipe.from_layers(*map(load_layer, recipes), layer(given, over=parse_assignments(assignments)))
+    recipe = Recipe.from_layers(*map(load_layer, recipes), typed_layer(given, assignments))
     if recipe.data.source is None:
         raise UsageError("Neither the command nor the recipe names the images.", mend="convsmith train DATA --recipe …")
     return recipe, code

@@ -4,7 +4,16 @@ Names come from tables, never from import paths, because a configuration that ca
 is resolved by `pipeline.plan`, which says why; `None` means off. Layers: default < named < file < what was typed.
 """
 
-from convsmith.recipe.layers import RECIPES, layer, load_layer, nested, parse_assignments, parse_yaml, seconds
+from convsmith.recipe.layers import (
+    RECIPES,
+    layer,
+    load_layer,
+    nested,
+    parse_assignments,
+    parse_yaml,
+    seconds,
+    typed_layer,
+)
 from convsmith.recipe.section import Named, Scalar, Section, settled
 from convsmith.recipe.sections import Augment, Data, Fit, Image, Recipe, Train, Transfer, Unfreeze, Weights
 
@@ -29,4 +38,5 @@ __all__ = [
     "parse_yaml",
     "seconds",
     "settled",
+    "typed_layer",
 ]

@@ -112,6 +112,22 @@ def layer(changes: Mapping[str, Any], *, over: Mapping[str, Any] | None = None) 
     return merged
 
 
+def typed_layer(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """What a command says of the recipe: its options, as dotted keys and their values, and its `--set KEY=VALUE`.
+
+    Raises:
+        UsageError: an assignment cannot be read, or says of a key what an option does not.
+    """
+    assigned = parse_assignments(assignments)
+    for key, value in options.items():
+        stated: Any = assigned
+        for part in key.split("."):
+            stated = stated.get(part) if isinstance(stated, Mapping) else None
+        if stated is not None and stated != value:
+            raise UsageError(f"An option says {key}={value}, and --set {key}={stated}.", mend="Give one of them.")
+    return layer(options, over=assigned)
+
+
 def nested(key: str, value: Any) -> dict[str, Any]:
     """`nested("train.epochs", 3)` is `{"train": {"epochs": 3}}`."""
     for part in reversed(key.split(".")):

@@ -3,10 +3,11 @@
 Photos of about 500 x 375 are made from those of a folder by crops, scales, mirrorings and colours drawn from a seed, so
 that all differ, and written as JPEG of quality 85 into two class folders. Then, in turn, a bare Pillow decode of all of
 them, with as many threads and with as many processes as there are cores (the faster of the two is the peer), and
-`convsmith data FOLDER --quiet` with an empty `CONVSMITH_CACHE`, as a command. The figure is the ratio of the medians,
-bare decode / command; then the command once more, with the cache it has left. Beside these seconds of the clock stand
-those of the processors, which other work on the machine disturbs less: `processor_ratio` is the bare decode in threads,
-which has no start to pay, over the command.
+`convsmith data FOLDER --quiet` with an empty `CONVSMITH_CACHE`, as a command. The figure is the median of the pairs'
+ratios, bare decode / command; then the command once more, with the cache it has left. Beside these seconds of the clock
+stand those of the processors, which other work on the machine disturbs less: `processor_ratio` is the bare decode in
+threads, which has no start to pay, over the command. `reading_ratio` is the bare decode over the audit alone, from
+`convsmith.images.audit` in a process that has loaded it and an empty cache: what more photos will cost.
 
 Bare is bare: the photos' own list of paths, `Image.open`, `convert("RGB")`, `numpy.asarray`, and nothing kept. The
 command's time includes its start, listing the folder, hashes, sketches, near duplicates and the contact sheets;
@@ -94,13 +95,32 @@ def command(arguments: list[str], cache: Path) -> float:
     return time.monotonic() - started
 
 
+READ = """
+import sys, time
+from convsmith.images import audit, open_source
+found = open_source(sys.argv[1])
+began = time.monotonic()
+audit(*found)
+print(time.monotonic() - began)
+"""
+
+
+def reading(folder: Path, cache: Path) -> float:
+    """Seconds that the audit of all photos takes, readers' start included."""
+    environment = {**os.environ, "CONVSMITH_CACHE": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(folder)], env=environment, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
 def processor_seconds() -> float:
     """Seconds that processors have worked for this process and for those it has waited for."""
     return sum(os.times()[:4])
 
 
 def one_pair(paths: list[Path], folder: Path) -> dict[str, float]:
-    """Time both bare decodes, the command on an empty cache, and the command again."""
+    """Time both bare decodes, the audit, the command on an empty cache, and the command again."""
     began = processor_seconds()
     row = {"threads": bare_threads(paths)}
     row["threads_processor"] = processor_seconds() - began
@@ -110,6 +130,8 @@ def one_pair(paths: list[Path], folder: Path) -> dict[str, float]:
         row["first"] = command(["data", str(folder), "--quiet"], Path(cache))
         row["first_processor"] = processor_seconds() - began
         row["second"] = command(["data", str(folder), "--quiet"], Path(cache))
+    with tempfile.TemporaryDirectory() as cache:
+        row["reading"] = reading(folder, Path(cache))
     return {name: round(seconds, 3) for name, seconds in row.items()}
 
 
@@ -126,12 +148,14 @@ def judged(rows: list[dict[str, float]]) -> dict[str, Any]:
     peer = "threads" if statistics.median(r["threads"] for r in rows) <= _median(rows, "processes") else "processes"
     return {
         "peer": peer,
-        "ratio": _median(rows, peer) / _median(rows, "first"),
-        "processor_ratio": _median(rows, "threads_processor") / _median(rows, "first_processor"),
+        "ratio": statistics.median(row[peer] / row["first"] for row in rows),
+        "reading_ratio": statistics.median(row[peer] / row["reading"] for row in rows),
+        "processor_ratio": statistics.median(row["threads_processor"] / row["first_processor"] for row in rows),
         "lowest_ratio_of_a_pair": min(row[peer] / row["first"] for row in rows),
         "median_bare_seconds": _median(rows, peer),
         "median_first_seconds": _median(rows, "first"),
         "median_second_seconds": _median(rows, "second"),
+        "median_reading_seconds": _median(rows, "reading"),
     }
 
 
@@ -161,14 +185,14 @@ def main() -> None:
             row = rows[-1]
             print(
                 f"pair {number}: bare {row['threads']} s in threads, {row['processes']} s in processes; "
-                f"convsmith data {row['first']} s, again {row['second']} s",
+                f"convsmith data {row['first']} s, again {row['second']} s, the audit alone {row['reading']} s",
                 flush=True,
             )
         size = sum(path.stat().st_size for path in paths)
     total = judged(rows)
     print(
         f"ratio {total['ratio']:.2f} to a bare decode in {total['peer']}, {total['processor_ratio']:.2f} of processor "
-        f"time; start-up {start:.2f} s"
+        f"time, the audit alone {total['reading_ratio']:.2f}; start-up {start:.2f} s"
     )
     record = {
         "question": f"convsmith data on {arguments.images:,} photos of about 500 x 375, against decoding them",

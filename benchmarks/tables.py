@@ -66,8 +66,8 @@ def speeds() -> Iterator[tuple[str, str, str]]:
     record = _read("scan.json")
     if record:
         figure = (
-            f"{record['median_first_seconds']:.0f} s, again {record['median_second_seconds']:.0f} s; "
-            f"a bare decode takes {record['median_bare_seconds']:.0f} s"
+            f"{record['median_first_seconds']:.0f} s, again {record['median_second_seconds']:.0f} s; reading alone "
+            f"{record['median_reading_seconds']:.1f} s, where a bare decode takes {record['median_bare_seconds']:.1f} s"
         )
         yield f"`convsmith data` on {record['images']:,} photos of 500 x 375", figure, "benchmarks/scan.py FOLDER"
     record = _read("depthwise.json")

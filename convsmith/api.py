@@ -213,8 +213,8 @@ class CrossValidation:
         runs: its runs, by repeat and then by fold; each tested on the images of its fold.
         results: the figures of all images together, each with its interval. Their networks share most of the images
             they learnt from, so the intervals tend to be too narrow; `results.json` says what they mean.
-        out_of_fold: `ids`, `targets`, `logits` (float32 `[N, K]`), `fold` and `repeat` of every answer, a row for each
-            image in each repeat.
+        out_of_fold: `ids`, `targets`, `logits` (float32 `[N, K]`), `temperature` (`[N]`, by which they are divided to
+            give calibrated probabilities), `fold` and `repeat` of every answer, a row for each image in each repeat.
     """
 
     path: Path
@@ -234,7 +234,7 @@ def _opened(folder: RunFolder, code: Code | ModelFunction | None) -> CrossValida
         folder.path,
         tuple(Run(run, code=code) for run in runs_of(folder)),
         {name: Estimate.from_json(values) for name, values in figures.items()},
-        {name: answers.arrays[name] for name in ("ids", "targets", "logits", "fold", "repeat")},
+        {name: answers.arrays[name] for name in ("ids", "targets", "logits", "temperature", "fold", "repeat")},
     )
 
 
@@ -351,7 +351,7 @@ class Classifier:
         return self.classes_[self.predict_proba(pictures).argmax(axis=1)]
 
     def predict_proba(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
-        """Probabilities float64 `[N, K]`; rows sum to 1.
+        """Probabilities float64 `[N, K]`, calibrated on the run's tune images; rows sum to 1.
 
         Args:
             pictures: paths, PIL images, or arrays as `Picture` says; decoded and resized as in training.

@@ -107,7 +107,7 @@ def test_grey_pictures_are_read_as_the_network_needs_them(run: Run):
 
 def test_the_classifier_agrees_with_the_recorded_predictions(run: Run, pictures: Path):
     with np.load(run.path / "predictions" / "test.npz") as arrays:
-        ids, logits = arrays["ids"], arrays["logits"].astype(np.float64)
+        ids, logits = arrays["ids"], arrays["logits"] / arrays["temperature"][:, None]
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose(run.classifier().predict_proba([pictures / name for name in ids]), expected, atol=1e-5)
 
@@ -173,7 +173,7 @@ def test_a_cross_validation_holds_its_runs_the_pooled_figures_and_every_answer(f
     assert sum(run.results["accuracy"].n for run in folded.runs) == folded.results["accuracy"].n == 15
     answers = folded.out_of_fold
     assert {name: len(values) for name, values in answers.items()} == dict.fromkeys(
-        ("ids", "targets", "logits", "fold", "repeat"), 15
+        ("ids", "targets", "logits", "temperature", "fold", "repeat"), 15
     )
     right = answers["logits"].argmax(axis=1) == answers["targets"]
     assert folded.results["accuracy"].value == right.mean()

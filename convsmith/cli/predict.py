@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,8 @@ def _rows(trained: Any, files: list[str], batch: int, *, whole: bool) -> Iterato
         trained: the network.
         files: paths as the file system knows them.
         batch: how many pictures at a time.
-        whole: with the logits of all classes and the pixels' SHA-256, which would fill the memory for many files.
+        whole: with the logits of all classes, the temperature that they are divided by to give probabilities, and the
+            pixels' SHA-256, which would fill the memory for many files.
     """
     from convsmith.errors import DataError
     from convsmith.images import pixel_hash
@@ -195,19 +196,18 @@ def _rows(trained: Any, files: list[str], batch: int, *, whole: bool) -> Iterato
             if path not in answers:
                 yield {"path": name, "class": None, "probability": None, "top": [], "error": str(seen[path])}
                 continue
-            row = {"path": name, **_answer(trained.classes, answers[path]), "error": None}
+            row = {"path": name, **_answer(trained, answers[path]), "error": None}
             if whole:
                 row["logits"] = [float(value) for value in answers[path]]
+                row["temperature"] = trained.temperature
                 row["pixels"] = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
             yield row
 
 
-def _answer(classes: Sequence[str], logits: Any) -> dict[str, Any]:
-    from convsmith.evaluation import softmax
-
-    probabilities = softmax(logits[None])[0]
+def _answer(trained: Any, logits: Any) -> dict[str, Any]:
+    probabilities = trained.calibrated(logits[None])[0]
     order = probabilities.argsort()[::-1][:TOP]
-    top = [{"class": classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
+    top = [{"class": trained.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
     return {**top[0], "top": top}
 
 

@@ -11,15 +11,19 @@ from convsmith.evaluation.predictions import Predictions
 from convsmith.evaluation.score import evaluate, quick
 from convsmith.evaluation.scorers import SCORERS, commonest_class, rescore, score_classification
 from convsmith.evaluation.slices import slices
+from convsmith.evaluation.temperature import Temperature, divided, fit_temperature
 
 __all__ = [
     "SCORERS",
     "Answers",
     "Predictions",
+    "Temperature",
     "bootstrap",
     "cells",
     "commonest_class",
+    "divided",
     "evaluate",
+    "fit_temperature",
     "is_cross_validation",
     "judge",
     "paired_difference",

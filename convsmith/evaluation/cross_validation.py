@@ -34,7 +34,7 @@ from convsmith.records import Estimate
 from convsmith.run_folder import RunFolder
 
 RECORD, PREDICTIONS = "cross-validation.json", "out-of-fold.npz"
-ARRAYS = ("ids", "targets", "logits", "pixels", "fold", "repeat")
+ARRAYS = ("ids", "targets", "logits", "temperature", "pixels", "fold", "repeat")
 SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 
 
@@ -67,6 +67,7 @@ def pool(folder: RunFolder) -> Answers:
         count, classes = len(answers.arrays["ids"]), answers.classes
         repeat, fold = divmod(place, record["folds"])
         own = {name: answers.arrays[name] for name in ("ids", "targets", "logits", "pixels")}
+        own["temperature"] = answers.arrays.get("temperature", np.ones(count))  # of its own network
         own |= {"fold": np.full(count, fold + 1), "repeat": np.full(count, repeat + 1)}
         parts.append(own)
         groups += list(answers.groups or ("",) * count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convsmith.errors import DataError
 from convsmith.evaluation.answers import Answers
+from convsmith.evaluation.temperature import divided
 
 DIGEST = 32  # bytes of SHA-256
 ARRAYS = ("ids", "targets", "logits", "pixels")
@@ -17,12 +18,12 @@ ARRAYS = ("ids", "targets", "logits", "pixels")
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits of a split, image by image.
+    """Logits of a split, image by image, such that their softmax is what the network is taken to believe.
 
     Args:
         ids: unicode [N], the images' stable names.
         targets: int64 [N], 0 to K - 1.
-        logits: float32 [N, K].
+        logits: float32 [N, K]; of calibrated answers, those that the network gave over its temperature.
         pixels: uint8 [N, 32], SHA-256 of the pixels each image was shown as.
         classes: K names.
         split: train, tune or test.
@@ -67,11 +68,16 @@ class Predictions:
 
     @classmethod
     def of(cls, answers: Answers) -> Self:
-        """A classification's answers, checked as all are; a missing array raises `DataError` too."""
+        """A classification's answers, checked as all are; a missing array raises `DataError` too.
+
+        An array `temperature`, float [N] and above 0, is what each image's logits are divided by.
+        """
         missing = [name for name in ARRAYS if name not in answers.arrays]
         if missing:
             raise DataError(f"Predictions of split {answers.split!r} lack {', '.join(missing)}.")
-        return cls(**{name: answers.arrays[name] for name in ARRAYS}, classes=answers.classes, split=answers.split)
+        found = cls(**{name: answers.arrays[name] for name in ARRAYS}, classes=answers.classes, split=answers.split)
+        temperature = answers.arrays.get("temperature")
+        return found if temperature is None else replace(found, logits=divided(found.logits, temperature))
 
 
 def _array(name: str, values: object, kind: type) -> NDArray:

@@ -64,6 +64,16 @@ def evaluate(
     }
 
 
+def confidence_figures(logits: NDArray[np.floating], targets: Integers, groups: Groups) -> dict[str, Any]:
+    """`log_loss` and `ece` as `evaluate` gives them, of logits [N, K] as they are."""
+    scores = logits.astype(np.float64)
+    sure, right = metrics.softmax(scores).max(axis=1), scores.argmax(axis=1) == targets
+    return {
+        "log_loss": metrics.log_loss(scores, targets, groups=groups).to_json(),
+        "ece": calibration.expected_calibration_error(sure, right, groups=groups).to_json(),
+    }
+
+
 def quick(logits: NDArray[np.floating], targets: Integers) -> dict[str, float]:
     """Accuracy and log loss without intervals, for a look during training.
 

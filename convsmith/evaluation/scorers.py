@@ -9,7 +9,7 @@ from convsmith.errors import RunError
 from convsmith.evaluation.answers import Answers
 from convsmith.evaluation.comparison import scored_without
 from convsmith.evaluation.predictions import Predictions
-from convsmith.evaluation.score import evaluate
+from convsmith.evaluation.score import confidence_figures, evaluate
 from convsmith.evaluation.slices import THIRDS, slices
 from convsmith.registry import Entry, Registry
 from convsmith.run_folder import RunFolder
@@ -20,10 +20,13 @@ def score_classification(answers: Answers) -> dict[str, Any]:
 
     Where the answers hold facts about the images beside these, what follows from them is added: `slices` from
     `brightness`, `sharpness`, `size` and `aspect` (see `slices.slices`), and `without_leaks` from `leaked`, bool [N],
-    which images also stand in another role.
+    which images also stand in another role. With an array `temperature` all figures are of the calibrated answers, and
+    `uncalibrated` has what they would be without.
     """
     predictions = Predictions.of(answers)
     record = evaluate(predictions, majority=answers.majority, groups=answers.groups)
+    if "temperature" in answers.arrays:
+        record["uncalibrated"] = confidence_figures(answers.arrays["logits"], predictions.targets, answers.groups)
     facts = {name: answers.arrays[name] for name in THIRDS if name in answers.arrays}
     if facts:
         record["slices"] = slices(predictions, facts, answers.groups)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from convsmith.batches import Normalize
-from convsmith.evaluation import Predictions, commonest_class, paired_gain
+from convsmith.evaluation import Predictions, commonest_class, fit_temperature, paired_gain
 from convsmith.evidence import predict
 from convsmith.images import Dataset, pixel_hash
 from convsmith.pipeline.closing import train_sample
@@ -51,7 +51,7 @@ def finish(
     dataset = prepared.dataset
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
     majority = commonest_class(dataset.counts())
-    splits: dict[str, Any] = {}
+    answered: dict[str, Answers] = {}
     for role in ("train", "tune", "test"):
         indices = sampled(dataset.indices(role), train_sample(dataset) if role == "train" else None)
         if len(indices):
@@ -59,8 +59,11 @@ def finish(
             answers = answer(model, task, dataset, indices, images, normalize, split=role, majority=majority)
             if role != "train":
                 answers = replace(answers, arrays={**answers.arrays, **facts(prepared, indices, role)})
-            answers.save(run.predictions / f"{role}.npz")
-            splits[role] = task.score(answers)
+            answered[role] = answers
+    splits: dict[str, Any] = {}
+    for role, answers in calibrated(run, task, answered).items():
+        answers.save(run.predictions / f"{role}.npz")
+        splits[role] = task.score(answers)
     run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
     compare_with_probe(run, recipe)
     tell(Message("stage", "Writing the report"))
@@ -68,6 +71,26 @@ def finish(
     log.append("finished", values={"seconds": {"total": round(time.monotonic() - started, 1)}})
     write_report(run)
     tell(Message("finished", str(run.report), {"run": run}))
+
+
+def calibrated(run: RunFolder, task: Task, answered: Mapping[str, Answers]) -> Mapping[str, Answers]:
+    """Fit a temperature to the answers for tune, write `calibration.json`, and put it beside all answers by role.
+
+    A task that does not classify is left as it is, and so is a network that tune shows to be broken.
+    """
+    tune = answered.get("tune")
+    if task.name != "classification" or tune is None or not np.isfinite(tune.arrays["logits"]).all():
+        return answered
+    found = fit_temperature(tune.arrays["logits"], tune.arrays["targets"])
+    value = round(found.value, 4)
+    record = {"schema": 1, "method": "temperature", "temperature": value, "split": "tune", "images": found.images}
+    run.write_json("calibration.json", {**record, "log_loss": {"before": found.before, "after": found.after}})
+    return {role: with_temperature(answers, value) for role, answers in answered.items()}
+
+
+def with_temperature(answers: Answers, temperature: float) -> Answers:
+    """Answers whose logits stand beside what they are divided by, for each image."""
+    return replace(answers, arrays={**answers.arrays, "temperature": np.full(len(answers.arrays["ids"]), temperature)})
 
 
 def facts(prepared: Prepared, indices: np.ndarray, role: str) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from convsmith.batches import Normalize
 from convsmith.errors import ConvsmithError, DataError, RunError, UsageError
-from convsmith.evaluation import commonest_class, softmax
+from convsmith.evaluation import commonest_class, divided, softmax
 from convsmith.evidence import predict
 from convsmith.images import Dataset, decode, evaluation_pixels
 from convsmith.networks import describe_weights, find_weights, load_pretrained
 from convsmith.pipeline.build import Code, ModelFunction, build_network, build_task, recorded_code
-from convsmith.pipeline.finish import answer
+from convsmith.pipeline.finish import answer, with_temperature
 from convsmith.pipeline.machine import choose_device
 from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.origin import PUBLISHED, published
@@ -41,6 +41,7 @@ class Trained:
         task: what it does.
         normalize: from uint8 to what it takes.
         classes: names in the order of the logits.
+        temperature: what logits are divided by before they become probabilities, fitted on the run's tune images.
     """
 
     run: RunFolder | None
@@ -49,6 +50,7 @@ class Trained:
     task: Task
     normalize: Normalize
     classes: tuple[str, ...]
+    temperature: float = 1.0
 
     def read(self, source: str | Path | bytes | Any) -> np.ndarray:
         """Decode a picture (a path, encoded bytes, a PIL image) by the rules the network was trained with."""
@@ -68,14 +70,18 @@ class Trained:
         return np.ascontiguousarray(seen.transpose(2, 0, 1))
 
     def logits(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
-        """Logits float32 `[N, K]` for pictures that `see` returned."""
+        """Logits float32 `[N, K]` for pictures that `see` returned, as the network gives them."""
         if not len(images):
             return np.zeros((0, len(self.classes)), np.float32)
         return predict(self.model, self.task, np.stack(images), prepare=self.normalize, batch_size=batch_size)["logits"]
 
     def probabilities(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
-        """Probabilities float64 `[N, K]` for pictures that `see` returned; rows sum to 1."""
-        return softmax(self.logits(images, batch_size=batch_size))
+        """Calibrated probabilities float64 `[N, K]` for pictures that `see` returned; rows sum to 1."""
+        return self.calibrated(self.logits(images, batch_size=batch_size))
+
+    def calibrated(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities float64 `[N, K]` of logits `[N, K]`; rows sum to 1."""
+        return softmax(divided(logits, self.temperature))
 
 
 def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, device: str = "auto") -> Trained:
@@ -100,7 +106,10 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
         model = build_network(recipe, len(classes), recorded_code(manifest, code))
     checkpoint.load_weights(model)
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
-    return Trained(run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes)
+    temperature = run.read_json("calibration.json")["temperature"] if run.has("calibration.json") else 1.0
+    return Trained(
+        run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes, temperature
+    )
 
 
 def load_published(name: str, weights: str = "auto", *, device: str = "auto") -> Trained:
@@ -180,6 +189,8 @@ def evaluate_on(
         trained.model, trained.task, dataset, fresh, pixels(dataset, trained.recipe.image, tell), trained.normalize,
         split="evaluation", majority=commonest_class(run.read_json("manifest.json")["data"]["counts"]),
     )  # fmt: skip
+    if run.has("calibration.json"):
+        answers = with_temperature(answers, trained.temperature)
     result = trained.task.score(answers)
     name = f"evaluations/{dataset.fingerprint[:12]}"
     (run.path / name).mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from convsmith.reporting import figures
-from convsmith.reporting.formats import percent
+from convsmith.reporting.formats import percent, some
 from convsmith.reporting.pictures import class_name
 from convsmith.reporting.run_records import RunRecords
 from convsmith.reporting.templates import Section, fill, interval, value
@@ -122,13 +123,29 @@ def calibration(records: RunRecords) -> Section | None:
     ece = (records.measured.get("metrics") or {}).get("ece")
     lead = "Dots below the diagonal: surer than it should be. Above: too modest."
     if ece and ece["value"] is not None:
-        if ece["value"] == 0 and ece.get("high"):
-            most = value({**ece, "value": ece["high"]})
-            told = f"cannot be told apart by these pictures: on average they differ by {most} at the most"
-        else:
-            told = f"differ by {value(ece)} on average ({interval(ece)})"
-        lead = f"How sure it says it is and how often it is right {told}. {lead}"
+        lead = f"How sure it says it is and how often it is right {_apart(ece)}. {lead}{_tempered(records)}"
     return Section(
         "calibration", "How far its confidence can be believed", lead,
         fill("calibration", chart=figures.reliability(used), bins=used),
     )  # fmt: skip
+
+
+def _apart(ece: Mapping[str, Any]) -> str:
+    if ece["value"] == 0 and ece.get("high"):
+        most = value({**ece, "value": ece["high"]})
+        return f"cannot be told apart by these pictures: on average they differ by {most} at the most"
+    return f"differ by {value(ece)} on average ({interval(ece)})"
+
+
+def _tempered(records: RunRecords) -> str:
+    """What the temperature did, where one was fitted."""
+    raw = (records.measured.get("uncalibrated") or {}).get("ece")
+    if not records.calibration or not raw or raw["value"] is None:
+        return ""
+    temperature = records.calibration["temperature"]
+    did = "lowered" if temperature > 1 else "raised"
+    fitted = f"fitted on {some(records.calibration['images'], 'tune image')}"
+    return (
+        f" A temperature of {temperature:.2f}, {fitted}, has {did} its confidence and changed no answer; without it "
+        f"they {_apart(raw)}."
+    )

@@ -19,6 +19,7 @@ def paragraph(records: RunRecords) -> str:
         _network(records),
         _data(records),
         _training(records),
+        _calibration(records),
         _results(records),
         _baseline(records),
         _repeat(records),
@@ -95,6 +96,14 @@ def _training(records: RunRecords) -> str:
     if operations:
         parts.append(f"augmentation by {', '.join(operations)}")
     return f"Training used {'; '.join(parts)}." if parts else ""
+
+
+def _calibration(records: RunRecords) -> str:
+    found = records.calibration
+    if not found:
+        return ""
+    fitted = f"fitted on the {some(found['images'], 'tuning image')} (temperature {found['temperature']:.2f})"
+    return f"Probabilities were calibrated by temperature scaling, {fitted}."
 
 
 def _fine_tuning(records: RunRecords) -> list[str]:

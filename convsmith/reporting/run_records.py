@@ -31,6 +31,7 @@ class RunRecords:
         thumbnails: image id to the bytes of a PNG or JPEG of at most 160 px.
         examples: images the network got right, for the first screen: `id`, `true`, `predicted`, `probability`.
         probe: `probe.json`: the linear probe on frozen features, and what the network gains on it.
+        calibration: `calibration.json`: the temperature, and the images it was fitted on.
         learning_curve: `learning_curve.json`: accuracy against the number of training images.
         cells: of a cell of the confusion matrix `true`, `predicted`, `n` and a few `ids`.
         maps: `evidence/maps.json`: `method`, `source`, `layer` and `maps`, each of `id`, `true`, `predicted`,
@@ -52,6 +53,7 @@ class RunRecords:
     thumbnails: Mapping[str, bytes] = field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     probe: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     learning_curve: Mapping[str, Any] = field(default_factory=dict)
     cells: Sequence[Mapping[str, Any]] = ()
     maps: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +113,7 @@ def read_records(folder: Path, *, verdict: Mapping[str, Any] | None = None) -> R
         thumbnails=_pictures(evidence, _json(evidence / "thumbnails.json")),
         examples=tuple(_json(evidence / "examples.json").get("examples") or ()),
         probe=_json(folder / "probe.json"),
+        calibration=_json(folder / "calibration.json"),
         learning_curve=_json(folder / "learning_curve.json"),
         cells=tuple(_json(evidence / "cells.json").get("cells") or ()),
         maps=maps,

@@ -54,6 +54,10 @@ GLOSSARY = {
     "f1": Term("F1", "One figure for precision and recall (their harmonic mean): low if either is."),
     "confusion": Term("Confusion matrix", "A table of what each class was taken for; mistakes lie off the diagonal."),
     "calibration": Term("Calibration", "Whether “90 % sure” is right 90 times in 100."),
+    "temperature": Term(
+        "Temperature",
+        "One number that tempers how sure a network says it is: above 1 it becomes more modest, and no answer changes.",
+    ),
     "probe": Term(
         "Linear probe",
         "One layer trained by itself: on what a network made for other images sees in them, or on the pixels.",

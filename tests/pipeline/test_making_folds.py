@@ -123,7 +123,8 @@ def test_every_image_is_tested_once_and_never_by_a_run_that_learnt_from_it(made:
         assert sorted(tested) == sorted(name for name, role in roles.items() if role == "test")
         own = Answers.load(run / "predictions" / "test.npz").arrays
         order = np.argsort(own["ids"])
-        assert np.array_equal(own["logits"][order], answers["logits"][answers["fold"] == fold])
+        for name in ("logits", "temperature"):
+            assert np.array_equal(own[name][order], answers[name][answers["fold"] == fold])
     listed = list(csv.DictReader((made["path"] / "split.csv").read_text().splitlines()))
     found = dict(zip(answers["ids"].tolist(), answers["fold"].tolist(), strict=True))
     assert {row["id"]: int(row["repeat_1"]) for row in listed} == found

@@ -77,7 +77,14 @@ class Predictions:
             raise DataError(f"Predictions of split {answers.split!r} lack {', '.join(missing)}.")
         found = cls(**{name: answers.arrays[name] for name in ARRAYS}, classes=answers.classes, split=answers.split)
         temperature = answers.arrays.get("temperature")
-        return found if temperature is None else replace(found, logits=divided(found.logits, temperature))
+        if temperature is None:
+            return found
+        if temperature.shape != (len(found),) or not ((temperature > 0) & (temperature < np.inf)).all():
+            raise DataError(
+                f"Predictions of split {answers.split!r}: a temperature above 0 is needed for each of {len(found)} "
+                "images."
+            )
+        return replace(found, logits=divided(found.logits, temperature))
 
 
 def _array(name: str, values: object, kind: type) -> NDArray:

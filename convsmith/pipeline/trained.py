@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,10 +107,26 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
         model = build_network(recipe, len(classes), recorded_code(manifest, code))
     checkpoint.load_weights(model)
     normalize = Normalize(settled(recipe.image.mean), settled(recipe.image.std))
-    temperature = run.read_json("calibration.json")["temperature"] if run.has("calibration.json") else 1.0
-    return Trained(
-        run, recipe, model.to(choose_device(device)).eval(), build_task(recipe), normalize, classes, temperature
-    )
+    model = model.to(choose_device(device)).eval()
+    return Trained(run, recipe, model, build_task(recipe), normalize, classes, recorded_temperature(run))
+
+
+def recorded_temperature(run: RunFolder) -> float:
+    """The temperature that a run's answers are divided by; 1 for a run from before there were any.
+
+    Raises:
+        RunError: `calibration.json` states none.
+    """
+    if not run.has("calibration.json"):
+        return 1.0
+    record = run.read_json("calibration.json")
+    value = record.get("temperature") if isinstance(record, dict) else None
+    if not isinstance(value, float | int) or not 0 < value < math.inf:
+        raise RunError(
+            f"{run.path}/calibration.json states a temperature of {value!r}, which is no number above 0.",
+            mend=f"Remove report.html from the run and make both again: convsmith resume {run.path}",
+        )
+    return float(value)
 
 
 def load_published(name: str, weights: str = "auto", *, device: str = "auto") -> Trained:

@@ -123,7 +123,8 @@ def calibration(records: RunRecords) -> Section | None:
     ece = (records.measured.get("metrics") or {}).get("ece")
     lead = "Dots below the diagonal: surer than it should be. Above: too modest."
     if ece and ece["value"] is not None:
-        lead = f"How sure it says it is and how often it is right {_apart(ece)}. {lead}{_tempered(records)}"
+        told = "differ by" if ece["value"] else "cannot be told apart by these pictures: they differ by"
+        lead = f"How sure it says it is and how often it is right {told} {_apart(ece)}. {lead}{_tempered(records)}"
     return Section(
         "calibration", "How far its confidence can be believed", lead,
         fill("calibration", chart=figures.reliability(used), bins=used),
@@ -131,10 +132,10 @@ def calibration(records: RunRecords) -> Section | None:
 
 
 def _apart(ece: Mapping[str, Any]) -> str:
+    """How far confidence and accuracy lie apart, in words."""
     if ece["value"] == 0 and ece.get("high"):
-        most = value({**ece, "value": ece["high"]})
-        return f"cannot be told apart by these pictures: on average they differ by {most} at the most"
-    return f"differ by {value(ece)} on average ({interval(ece)})"
+        return f"{value({**ece, 'value': ece['high']})} at the most"
+    return f"{value(ece)} on average ({interval(ece)})"
 
 
 def _tempered(records: RunRecords) -> str:
@@ -147,5 +148,5 @@ def _tempered(records: RunRecords) -> str:
     fitted = f"fitted on {some(records.calibration['images'], 'tune image')}"
     return (
         f" A temperature of {temperature:.2f}, {fitted}, has {did} its confidence and changed no answer; without it "
-        f"they {_apart(raw)}."
+        f"they would differ by {_apart(raw)}."
     )

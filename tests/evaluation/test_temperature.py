@@ -79,3 +79,13 @@ def test_calibrated_answers_are_scored_by_what_is_believed_of_them_and_the_figur
     )
     assert after["metrics"]["ece"]["high"] < before["metrics"]["ece"]["low"]
     assert "uncalibrated" not in before
+
+
+@pytest.mark.parametrize("wrong", [np.ones(2), np.zeros(3), np.full(3, np.nan), np.full(3, np.inf), np.ones((3, 2))])
+def test_recorded_temperatures_that_cannot_be_are_refused(wrong: np.ndarray):
+    arrays = {
+        "ids": np.array(list("abc")), "targets": np.array([0, 1, 0]), "logits": np.zeros((3, 2), np.float32),
+        "pixels": np.zeros((3, 32), np.uint8), "temperature": wrong,
+    }  # fmt: skip
+    with pytest.raises(DataError, match="above 0 is needed for each of 3 images"):
+        Predictions.of(Answers(arrays, ("a", "b")))

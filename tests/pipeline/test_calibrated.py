@@ -11,6 +11,7 @@ import pytest
 from typed import typed
 
 from convsmith import pipeline
+from convsmith.errors import RunError
 from convsmith.evaluation import Answers, Predictions, fit_temperature, rescore, softmax
 from convsmith.run_folder import RunFolder
 
@@ -66,6 +67,14 @@ def test_a_run_from_before_there_were_temperatures_answers_as_it_did(run: RunFol
     assert trained.temperature == 1
     result, _ = pipeline.evaluate_on(trained, str(pictures))
     assert "uncalibrated" not in result
+
+
+@pytest.mark.parametrize("value", ["0", "-1.5", "NaN", "Infinity", '"1.2"', "null"])
+def test_a_temperature_that_is_none_is_refused_with_the_way_to_a_new_one(run: RunFolder, value: str):
+    run.write_text("calibration.json", f'{{"schema": 1, "temperature": {value}}}')
+    with pytest.raises(RunError, match="no number above 0") as caught:
+        pipeline.load_trained(run, device="cpu")
+    assert "convsmith resume" in str(caught.value.mend)
 
 
 def test_the_report_says_what_the_temperature_did(run: RunFolder):

@@ -229,12 +229,13 @@ class CrossValidation:
 
 def _opened(folder: RunFolder, code: Code | ModelFunction | None) -> CrossValidation:
     figures = folder.read_json("results.json")["splits"]["test"]["metrics"]
-    answers = Answers.load(folder.path / PREDICTIONS)
+    answers = Answers.load(folder.path / PREDICTIONS).arrays
+    arrays = {"temperature": np.ones(len(answers["ids"])), **answers}  # of before there were temperatures
     return CrossValidation(
         folder.path,
         tuple(Run(run, code=code) for run in runs_of(folder)),
         {name: Estimate.from_json(values) for name, values in figures.items()},
-        {name: answers.arrays[name] for name in ("ids", "targets", "logits", "temperature", "fold", "repeat")},
+        {name: arrays[name] for name in ("ids", "targets", "logits", "temperature", "fold", "repeat")},
     )
 
 
@@ -351,7 +352,7 @@ class Classifier:
         return self.classes_[self.predict_proba(pictures).argmax(axis=1)]
 
     def predict_proba(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
-        """Probabilities float64 `[N, K]`, calibrated on the run's tune images; rows sum to 1.
+        """Probabilities float64 `[N, K]`, by the temperature that the run fitted on its tune images; rows sum to 1.
 
         Args:
             pictures: paths, PIL images, or arrays as `Picture` says; decoded and resized as in training.

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import html
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,17 @@ def test_a_cross_validation_is_opened_again_and_is_no_run(folded: CrossValidatio
         convsmith.load_run(folded.path)
     with pytest.raises(RunError, match="is a run and no cross-validation"):
         convsmith.load_cross_validation(run.path)
+
+
+def test_answers_of_a_cross_validation_from_before_there_were_temperatures_have_one_of_1(
+    folded: CrossValidation, tmp_path: Path
+):
+    old = tmp_path / "runs" / folded.path.name
+    shutil.copytree(folded.path, old)
+    with np.load(old / "out-of-fold.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "temperature"}
+    np.savez(old / "out-of-fold.npz", **arrays)
+    assert (convsmith.load_cross_validation(old).out_of_fold["temperature"] == 1).all()
 
 
 def test_data_is_loaded_divided_and_counted():

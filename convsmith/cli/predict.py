@@ -199,13 +199,13 @@ def _rows(trained: Any, files: list[str], batch: int, *, whole: bool) -> Iterato
             row = {"path": name, **_answer(trained, answers[path]), "error": None}
             if whole:
                 row["logits"] = [float(value) for value in answers[path]]
-                row["temperature"] = trained.temperature
+                row["temperature"] = trained.temperature or 1.0
                 row["pixels"] = pixel_hash(seen[path].transpose(1, 2, 0)).hex()
             yield row
 
 
 def _answer(trained: Any, logits: Any) -> dict[str, Any]:
-    probabilities = trained.calibrated(logits[None])[0]
+    probabilities = trained.believed(logits[None])[0]
     order = probabilities.argsort()[::-1][:TOP]
     top = [{"class": trained.classes[i], "probability": round(float(probabilities[i]), 6)} for i in order]
     return {**top[0], "top": top}

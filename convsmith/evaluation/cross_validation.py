@@ -6,8 +6,8 @@ A cross-validation is a folder beside other runs that holds its runs as folders 
     recipe.yaml             what all its runs share; given.yaml as it was asked for
     manifest.json  audit.json  split.csv  log.jsonl
     fold-1/ ...             runs like any other; repeat-1-fold-1/ ... where folds are drawn several times
-    out-of-fold.npz         ids, targets, float32 logits, pixels, fold, repeat, classes, groups: a row for each image
-                            in each repeat
+    out-of-fold.npz         ids, targets, float32 logits, temperature, pixels, fold, repeat, classes, groups: a row for
+                            each image in each repeat; the temperature is that of the network that answered
     results.json            figures of all images together under `splits.test`, of each run under `cross_validation`
     report.html
 
@@ -29,7 +29,7 @@ from convsmith.errors import RunError
 from convsmith.evaluation import calibration, metrics, mistakes
 from convsmith.evaluation.answers import Answers
 from convsmith.evaluation.predictions import Predictions
-from convsmith.evaluation.score import evaluate
+from convsmith.evaluation.score import evaluate, uncalibrated
 from convsmith.records import Estimate
 from convsmith.run_folder import RunFolder
 
@@ -102,7 +102,9 @@ def score(answers: Answers) -> dict[str, Any]:
     records = []
     for repeat in np.unique(repeats):
         rows = np.flatnonzero(repeats == repeat)
-        records.append(evaluate(_some(answers, rows), majority=majority, groups=_groups(answers, rows)))
+        own = _some(answers, rows)
+        record = evaluate(Predictions.of(own), majority=majority, groups=own.groups)
+        records.append({**record, "uncalibrated": uncalibrated(own)})
     return records[0] if len(records) == 1 else _mean_record(records, answers)
 
 
@@ -143,12 +145,9 @@ def rescore(folder: RunFolder) -> dict[str, Any]:
     return new
 
 
-def _some(answers: Answers, rows: np.ndarray) -> Predictions:
-    return Predictions.of(replace(answers, arrays={name: values[rows] for name, values in answers.arrays.items()}))
-
-
-def _groups(answers: Answers, rows: np.ndarray) -> tuple[str, ...] | None:
-    return None if answers.groups is None else tuple(answers.groups[i] for i in rows.tolist())
+def _some(answers: Answers, rows: np.ndarray) -> Answers:
+    groups = None if answers.groups is None else tuple(answers.groups[i] for i in rows.tolist())
+    return replace(answers, arrays={name: values[rows] for name, values in answers.arrays.items()}, groups=groups)
 
 
 def _mean_record(records: Sequence[Mapping[str, Any]], answers: Answers) -> dict[str, Any]:
@@ -156,7 +155,7 @@ def _mean_record(records: Sequence[Mapping[str, Any]], answers: Answers) -> dict
     first, count = records[0], len(records)
     tables = np.sum([record["confusion"] for record in records], axis=0)
     pairs = mistakes.confused_pairs(tables, answers.classes)
-    everything = _some(answers, np.arange(len(answers.arrays["ids"])))
+    everything = Predictions.of(answers)
     logits = everything.logits.astype(np.float64)
     rows = answers.groups if answers.groups is not None else None
     alone = tuple(name or f"\0{own}" for name, own in zip(rows or ("",) * len(logits), everything.ids, strict=True))
@@ -168,7 +167,10 @@ def _mean_record(records: Sequence[Mapping[str, Any]], answers: Answers) -> dict
         worst.setdefault(mistake.id, vars(mistake))
     return {
         **first,
-        "metrics": {name: _mean([record["metrics"][name] for record in records]) for name in first["metrics"]},
+        **{
+            part: {name: _mean([record[part][name] for record in records]) for name in first[part]}
+            for part in ("metrics", "uncalibrated")
+        },
         "per_class": [
             {
                 "name": row["name"],

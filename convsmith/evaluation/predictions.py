@@ -23,7 +23,7 @@ class Predictions:
     Args:
         ids: unicode [N], the images' stable names.
         targets: int64 [N], 0 to K - 1.
-        logits: float32 [N, K]; of calibrated answers, those that the network gave over its temperature.
+        logits: float64 [N, K]; of calibrated answers, those that the network gave over its temperature.
         pixels: uint8 [N, 32], SHA-256 of the pixels each image was shown as.
         classes: K names.
         split: train, tune or test.
@@ -34,13 +34,13 @@ class Predictions:
 
     ids: NDArray[np.str_]
     targets: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float64]
     pixels: NDArray[np.uint8]
     classes: tuple[str, ...]
     split: str
 
     def __post_init__(self) -> None:
-        for name, kind in (("ids", np.str_), ("targets", np.int64), ("logits", np.float32), ("pixels", np.uint8)):
+        for name, kind in (("ids", np.str_), ("targets", np.int64), ("logits", np.float64), ("pixels", np.uint8)):
             object.__setattr__(self, name, _array(name, getattr(self, name), kind))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         n, k = len(self.ids), len(self.classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from convsmith.errors import DataError
 from convsmith.evaluation import calibration, metrics, mistakes
+from convsmith.evaluation.answers import Answers
 from convsmith.evaluation.intervals import Groups, Integers
 from convsmith.evaluation.predictions import Predictions
-from convsmith.records import Record
+from convsmith.records import Estimate, Record
 
 
 def evaluate(
@@ -37,13 +39,11 @@ def evaluate(
     _check(predictions, majority, groups)
     logits, k = predictions.logits.astype(np.float64), len(classes)
     confidence = metrics.softmax(logits).max(axis=1)
-    right = targets == predicted
     figures = {
         "accuracy": metrics.accuracy(targets, predicted, groups=groups),
         "balanced_accuracy": metrics.balanced_accuracy(targets, predicted, k, groups=groups, seed=seed),
         "macro_f1": metrics.macro_f1(targets, predicted, k, groups=groups, seed=seed),
-        "log_loss": metrics.log_loss(logits, targets, groups=groups, seed=seed),
-        "ece": calibration.expected_calibration_error(confidence, right, groups=groups, seed=seed),
+        **confidence_figures(logits, targets, groups, seed=seed),
     }
     if k >= 3:
         top = 5 if k > 5 else 2  # the five likeliest of five are all
@@ -57,21 +57,33 @@ def evaluate(
         "metrics": {name: estimate.to_json() for name, estimate in figures.items()},
         "per_class": [{"name": name, **_plain(score)} for name, score in zip(classes, scores, strict=True)],
         "confusion": table.tolist(),
-        "reliability": [_plain(row) for row in calibration.reliability(confidence, right, groups=groups)],
+        "reliability": [
+            _plain(row) for row in calibration.reliability(confidence, targets == predicted, groups=groups)
+        ],
         "baseline": {"class": None if majority is None else classes[majority], **_plain(blind)},
         "pairs": [_plain(pair) for pair in mistakes.confused_pairs(table, classes)],
         "mistakes": [_plain(mistake) for mistake in mistakes.worst_mistakes(predictions)],
     }
 
 
-def confidence_figures(logits: NDArray[np.floating], targets: Integers, groups: Groups) -> dict[str, Any]:
-    """`log_loss` and `ece` as `evaluate` gives them, of logits [N, K] as they are."""
-    scores = logits.astype(np.float64)
-    sure, right = metrics.softmax(scores).max(axis=1), scores.argmax(axis=1) == targets
+def confidence_figures(
+    logits: NDArray[np.floating], targets: Integers, groups: Groups, *, seed: int = 0
+) -> dict[str, Estimate]:
+    """`log_loss` and `ece`, the figures that a temperature changes, of logits [N, K]."""
+    sure, right = metrics.softmax(logits).max(axis=1), logits.argmax(axis=1) == targets
     return {
-        "log_loss": metrics.log_loss(scores, targets, groups=groups).to_json(),
-        "ece": calibration.expected_calibration_error(sure, right, groups=groups).to_json(),
+        "log_loss": metrics.log_loss(logits, targets, groups=groups, seed=seed),
+        "ece": calibration.expected_calibration_error(sure, right, groups=groups, seed=seed),
     }
+
+
+def uncalibrated(answers: Answers) -> dict[str, Any]:
+    """`confidence_figures` of answers as the network gave them, without their temperature, for JSON."""
+    plain = Predictions.of(
+        replace(answers, arrays={**answers.arrays, "temperature": np.ones(len(answers.arrays["ids"]))})
+    )
+    found = confidence_figures(plain.logits, plain.targets, answers.groups)
+    return {name: estimate.to_json() for name, estimate in found.items()}
 
 
 def quick(logits: NDArray[np.floating], targets: Integers) -> dict[str, float]:

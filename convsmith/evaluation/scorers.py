@@ -9,7 +9,7 @@ from convsmith.errors import RunError
 from convsmith.evaluation.answers import Answers
 from convsmith.evaluation.comparison import scored_without
 from convsmith.evaluation.predictions import Predictions
-from convsmith.evaluation.score import confidence_figures, evaluate
+from convsmith.evaluation.score import evaluate, uncalibrated
 from convsmith.evaluation.slices import THIRDS, slices
 from convsmith.registry import Entry, Registry
 from convsmith.run_folder import RunFolder
@@ -26,7 +26,7 @@ def score_classification(answers: Answers) -> dict[str, Any]:
     predictions = Predictions.of(answers)
     record = evaluate(predictions, majority=answers.majority, groups=answers.groups)
     if "temperature" in answers.arrays:
-        record["uncalibrated"] = confidence_figures(answers.arrays["logits"], predictions.targets, answers.groups)
+        record["uncalibrated"] = uncalibrated(answers)
     facts = {name: answers.arrays[name] for name in THIRDS if name in answers.arrays}
     if facts:
         record["slices"] = slices(predictions, facts, answers.groups)

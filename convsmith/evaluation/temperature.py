@@ -63,7 +63,10 @@ def fit_temperature(logits: NDArray[np.floating], targets: Integers) -> Temperat
     )
 
 
-def divided(logits: NDArray[np.floating], temperature: Floats | float) -> NDArray[np.float32]:
-    """Logits `[N, K]` over one temperature, or over one for each image, `[N]`: float32."""
+def divided(logits: NDArray[np.floating], temperature: Floats | float) -> NDArray[np.float64]:
+    """Logits float32 `[N, K]` over one temperature, or over one for each image, `[N]`.
+
+    The result is float64, in which neighbours of float32 stay apart: so no answer changes.
+    """
     each = np.broadcast_to(np.asarray(temperature, np.float64), (len(logits),))
-    return (np.asarray(logits, np.float64) / each[:, None]).astype(np.float32)
+    return np.asarray(logits, np.float64) / each[:, None]

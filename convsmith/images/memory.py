@@ -189,15 +189,6 @@ class Memory:
         return hashlib.blake2b(head + name + b"\0" + what, digest_size=16).digest()
 
 
-def forget(root: str | os.PathLike[str]) -> None:
-    """Drop all that is remembered of a folder; it is no error if there is nothing.
-
-    Raises:
-        OSError: the memory cannot be removed.
-    """
-    _remove(_place(Path(root)))
-
-
 def stamp_of(path: str | os.PathLike[str]) -> Stamp | None:
     """Stamp a file as it is now; `None` where it cannot be reached."""
     try:

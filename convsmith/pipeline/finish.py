@@ -61,7 +61,7 @@ def finish(
                 answers = replace(answers, arrays={**answers.arrays, **facts(prepared, indices, role)})
             answered[role] = answers
     splits: dict[str, Any] = {}
-    for role, answers in calibrated(run, task, answered).items():
+    for role, answers in calibrate(run, answered).items():
         answers.save(run.predictions / f"{role}.npz")
         splits[role] = task.score(answers)
     run.write_json("results.json", {"schema": 1, "task": task.name, "splits": splits})
@@ -73,15 +73,17 @@ def finish(
     tell(Message("finished", str(run.report), {"run": run}))
 
 
-def calibrated(run: RunFolder, task: Task, answered: Mapping[str, Answers]) -> Mapping[str, Answers]:
+def calibrate(run: RunFolder, answered: Mapping[str, Answers]) -> Mapping[str, Answers]:
     """Fit a temperature to the answers for tune, write `calibration.json`, and put it beside all answers by role.
 
-    A task that does not classify is left as it is, and so is a network that tune shows to be broken.
+    Answers of a task without one logit for each class are left as they are, and so are those of a broken network.
     """
-    tune = answered.get("tune")
-    if task.name != "classification" or tune is None or not np.isfinite(tune.arrays["logits"]).all():
+    (run.path / "calibration.json").unlink(missing_ok=True)
+    tune = answered["tune"].arrays if "tune" in answered else {}
+    logits, targets = tune.get("logits"), tune.get("targets")
+    if logits is None or targets is None or logits.ndim != 2 or targets.ndim != 1 or not np.isfinite(logits).all():
         return answered
-    found = fit_temperature(tune.arrays["logits"], tune.arrays["targets"])
+    found = fit_temperature(logits, targets)
     value = round(found.value, 4)
     record = {"schema": 1, "method": "temperature", "temperature": value, "split": "tune", "images": found.images}
     run.write_json("calibration.json", {**record, "log_loss": {"before": found.before, "after": found.after}})

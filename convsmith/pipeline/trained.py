@@ -42,7 +42,8 @@ class Trained:
         task: what it does.
         normalize: from uint8 to what it takes.
         classes: names in the order of the logits.
-        temperature: what logits are divided by before they become probabilities, fitted on the run's tune images.
+        temperature: what logits are divided by before they become probabilities, fitted on the run's tune images; None
+            for published weights and runs from before there were temperatures, whose logits stay as they are.
     """
 
     run: RunFolder | None
@@ -51,7 +52,7 @@ class Trained:
     task: Task
     normalize: Normalize
     classes: tuple[str, ...]
-    temperature: float = 1.0
+    temperature: float | None = None
 
     def read(self, source: str | Path | bytes | Any) -> np.ndarray:
         """Decode a picture (a path, encoded bytes, a PIL image) by the rules the network was trained with."""
@@ -77,12 +78,12 @@ class Trained:
         return predict(self.model, self.task, np.stack(images), prepare=self.normalize, batch_size=batch_size)["logits"]
 
     def probabilities(self, images: Sequence[np.ndarray], *, batch_size: int = 64) -> np.ndarray:
-        """Calibrated probabilities float64 `[N, K]` for pictures that `see` returned; rows sum to 1."""
-        return self.calibrated(self.logits(images, batch_size=batch_size))
+        """Probabilities float64 `[N, K]` for pictures that `see` returned; rows sum to 1."""
+        return self.believed(self.logits(images, batch_size=batch_size))
 
-    def calibrated(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities float64 `[N, K]` of logits `[N, K]`; rows sum to 1."""
-        return softmax(divided(logits, self.temperature))
+    def believed(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities float64 `[N, K]` of logits `[N, K]` over the temperature; rows sum to 1."""
+        return softmax(logits if self.temperature is None else divided(logits, self.temperature))
 
 
 def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, device: str = "auto") -> Trained:
@@ -94,7 +95,7 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
         device: where to put it.
 
     Raises:
-        RunError: the run never came to a checkpoint.
+        RunError: the run never came to a checkpoint, or its record of the temperature is broken.
         CheckpointError: no checkpoint is whole.
     """
     recipe = run.read_recipe()
@@ -111,14 +112,14 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
     return Trained(run, recipe, model, build_task(recipe), normalize, classes, recorded_temperature(run))
 
 
-def recorded_temperature(run: RunFolder) -> float:
-    """The temperature that a run's answers are divided by; 1 for a run from before there were any.
+def recorded_temperature(run: RunFolder) -> float | None:
+    """The temperature that a run's logits are divided by; None for a run from before there were any.
 
     Raises:
         RunError: `calibration.json` states none.
     """
     if not run.has("calibration.json"):
-        return 1.0
+        return None
     record = run.read_json("calibration.json")
     value = record.get("temperature") if isinstance(record, dict) else None
     if not isinstance(value, float | int) or not 0 < value < math.inf:
@@ -206,7 +207,7 @@ def evaluate_on(
         trained.model, trained.task, dataset, fresh, pixels(dataset, trained.recipe.image, tell), trained.normalize,
         split="evaluation", majority=commonest_class(run.read_json("manifest.json")["data"]["counts"]),
     )  # fmt: skip
-    if run.has("calibration.json"):
+    if trained.temperature is not None:
         answers = with_temperature(answers, trained.temperature)
     result = trained.task.score(answers)
     name = f"evaluations/{dataset.fingerprint[:12]}"

@@ -136,15 +136,15 @@ def methods(records: RunRecords) -> str:
     split = str((records.audit.get("split") or {}).get("says") or "")
     size = f"{told['repeats']} times repeated {told['folds']}" if told["repeats"] > 1 else str(told["folds"])
     figures_told = [
-        f"{metric(name).title[0].lower()}{metric(name).title[1:]} {value(estimate, metric(name).unit)}"
-        + (
-            f" (95 % interval {interval(estimate, metric(name).unit)}; {estimate['method']})"
-            if _limited(estimate)
-            else ""
-        )
+        _figure(name, estimate)
         for name, estimate in measured["metrics"].items()
         if name in told["spread"] and estimate["value"] is not None
     ]
+    calibrated = (
+        " Each network's probabilities were calibrated by temperature scaling, fitted on its own tuning images."
+        if measured.get("uncalibrated")
+        else ""
+    )
     spread = told["spread"].get("accuracy")
     between = (
         f" Accuracy had a standard deviation of {100 * spread['deviation']:.1f} points between the "
@@ -157,7 +157,7 @@ def methods(records: RunRecords) -> str:
     tools += f" and PyTorch {versions['torch']}" if versions.get("torch") else ""
     return (
         f"Networks were trained with {tools} and evaluated by {size}-fold cross-validation on {measured['n']:,} images "
-        f"({split}). Over all images, {OUT_OF_FOLD}, the figures were: {'; '.join(figures_told)}.{between} "
+        f"({split}). Over all images, {OUT_OF_FOLD}, the figures were: {'; '.join(figures_told)}.{between}{calibrated} "
         "The intervals take images or groups as independent, which out-of-fold predictions are only nearly "
         "(Bates, Hastie & Tibshirani 2023)."
     )

@@ -123,8 +123,7 @@ def calibration(records: RunRecords) -> Section | None:
     ece = (records.measured.get("metrics") or {}).get("ece")
     lead = "Dots below the diagonal: surer than it should be. Above: too modest."
     if ece and ece["value"] is not None:
-        told = "differ by" if ece["value"] else "cannot be told apart by these pictures: they differ by"
-        lead = f"How sure it says it is and how often it is right {told} {_apart(ece)}. {lead}{_tempered(records)}"
+        lead = f"How sure it says it is and how often it is right {_apart(ece)}. {lead}{_tempered(records)}"
     return Section(
         "calibration", "How far its confidence can be believed", lead,
         fill("calibration", chart=figures.reliability(used), bins=used),
@@ -133,20 +132,23 @@ def calibration(records: RunRecords) -> Section | None:
 
 def _apart(ece: Mapping[str, Any]) -> str:
     """How far confidence and accuracy lie apart, in words."""
-    if ece["value"] == 0 and ece.get("high"):
-        return f"{value({**ece, 'value': ece['high']})} at the most"
-    return f"{value(ece)} on average ({interval(ece)})"
+    if ece.get("high") is None:
+        return f"differ by {value(ece)} on average"
+    if ece["value"] == 0:
+        return f"cannot be told apart by these pictures (at the most {value({**ece, 'value': ece['high']})})"
+    return f"differ by {value(ece)} on average ({interval(ece)})"
 
 
 def _tempered(records: RunRecords) -> str:
     """What the temperature did, where one was fitted."""
     raw = (records.measured.get("uncalibrated") or {}).get("ece")
-    if not records.calibration or not raw or raw["value"] is None:
+    if not raw or raw["value"] is None:
         return ""
-    temperature = records.calibration["temperature"]
-    did = "lowered" if temperature > 1 else "raised"
-    fitted = f"fitted on {some(records.calibration['images'], 'tune image')}"
-    return (
-        f" A temperature of {temperature:.2f}, {fitted}, has {did} its confidence and changed no answer; without it "
-        f"they would differ by {_apart(raw)}."
-    )
+    without = f"without it the two {_apart(raw)}"
+    if not records.calibration:  # of a cross-validation
+        return f" Each network's confidence is tempered as its own tune images ask for; {without}."
+    shown, fitted = f"{records.calibration['temperature']:.2f}", some(records.calibration["images"], "tune image")
+    if shown == "1.00":
+        return f" {fitted} ask for no change of its confidence (temperature 1.00)."
+    did = "lowered" if records.calibration["temperature"] > 1 else "raised"
+    return f" A temperature of {shown}, fitted on {fitted}, has {did} its confidence and changed no answer; {without}."

@@ -81,12 +81,11 @@ class RunRecords:
         return self.path or self.name
 
 
-def read_records(folder: Path, *, verdict: Mapping[str, Any] | None = None) -> RunRecords:
+def read_records(folder: Path) -> RunRecords:
     """Read a run folder's records; files that are not there leave their part empty.
 
     Args:
         folder: the run folder.
-        verdict: the first screen's sentences; `findings.json`'s `verdict`, where it has one, if not given.
 
     Raises:
         RunError: the folder is not there, or one of its records cannot be read.
@@ -109,7 +108,7 @@ def read_records(folder: Path, *, verdict: Mapping[str, Any] | None = None) -> R
         log=_lines(folder / "log.jsonl"),
         results=_json(folder / "results.json"),
         findings=tuple(findings.get("findings") or ()),
-        verdict=verdict or findings.get("verdict") or {},
+        verdict=findings.get("verdict") or {},
         thumbnails=_pictures(evidence, _json(evidence / "thumbnails.json")),
         examples=tuple(_json(evidence / "examples.json").get("examples") or ()),
         probe=_json(folder / "probe.json"),

@@ -41,7 +41,8 @@ METRICS = {
 GLOSSARY = {
     "test": Term("Test images", "Images that trained nothing and chose nothing; only they are reported."),
     "tune": Term(
-        "Tune images", "Images kept out of training that settings may be chosen on, so their figures flatter a little."
+        "Tune images",
+        "Images kept out of training that settings and temperature are chosen on, so their figures flatter a little.",
     ),
     "interval": Term(
         "95 % interval", "The range that, over many such measurements, would hold the true figure 95 times in 100."

@@ -16,7 +16,6 @@ from PIL import Image
 from convsmith.errors import DataError
 from convsmith.images import audit, memory, open_source, readers
 from convsmith.images import audit as audit_function
-from convsmith.images.memory import forget
 
 audit_module = sys.modules[audit_function.__module__]
 
@@ -140,14 +139,6 @@ def stamps_of(root: Path) -> dict[str, memory.Stamp | None]:
 def test_without_memory_nothing_is_written(aged, tmp_path):
     assert audit(*open_source(aged), memory=False)[1]["remembered"] == 0
     assert not (tmp_path / "cache").exists()
-
-
-def test_what_is_forgotten_is_read_again(aged, tmp_path):
-    audit(*open_source(aged))
-    forget(aged / ".." / "flowers")
-    assert list((tmp_path / "cache/scans").iterdir()) == []
-    assert audit(*open_source(aged))[1]["remembered"] == 0
-    forget(tmp_path / "never seen")
 
 
 def test_another_path_to_the_same_folder_is_the_same_folder(aged, tmp_path):

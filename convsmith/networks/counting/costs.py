@@ -19,7 +19,6 @@ from convsmith.networks.receptive import Field, last_map, receptive_fields
 from convsmith.networks.recording.graph import record
 
 Quantity = Literal["parameters", "macs", "memory", "latency"]
-QUANTITIES: tuple[Quantity, ...] = ("parameters", "macs", "memory", "latency")
 TURNS = 5
 SECONDS = 0.4
 MOST_TURNS = 30

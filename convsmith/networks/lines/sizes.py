@@ -7,12 +7,9 @@ Source: Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-LARGEST = 1024
-"""Pixels: no larger image is proposed."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +108,6 @@ def padding_for(window: Window, size: int, wanted: int) -> int | None:
 def least_size(window: Window) -> int:
     """The smallest side that a window fits in."""
     return max(1, window.span - 2 * window.padding)
-
-
-def sizes_that(after: Callable[[int], int | None], wanted: int, *, largest: int = LARGEST) -> Iterator[int]:
-    """The sides, from 1 px up, of which `after` makes `wanted`; it gives None for those that do not fit."""
-    return (size for size in range(1, largest + 1) if after(size) == wanted)
 
 
 def nearest(sizes: Sequence[int], size: int) -> int | None:

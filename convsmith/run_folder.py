@@ -248,13 +248,15 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            return json.loads(path.read_bytes())
+            value = json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise RunError(
-                f"{self.path} has no {name}.", mend=f"The run did not get that far: convsmith resume {self.path}"
-            ) from None
+            mend = DAMAGED if self.ended else f"The run did not get that far: convsmith resume {self.path}"
+            raise RunError(f"{self.path} has no {name}.", mend=mend) from None
         except (ValueError, OSError) as error:
             raise RunError(f"{path} cannot be read: {error}.", mend=DAMAGED) from error
+        if not isinstance(value, dict):
+            raise RunError(f"{path} holds a {type(value).__name__}, where an object was written.", mend=DAMAGED)
+        return value
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON record of the run atomically."""

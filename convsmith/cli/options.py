@@ -80,9 +80,18 @@ def absolute(path: str | None) -> str | None:
     """A path that exists by its absolute name, so that a run can be repeated from anywhere; a set's name stays."""
     if path is None:
         return None
+    refuse_empty(path)
     from convsmith.images import SOURCES
 
     return path if path in SOURCES or not Path(path).exists() else str(Path(path).resolve())
+
+
+def refuse_empty(path: str) -> None:
+    """Raise `UsageError` for a path without a letter: it would mean the current folder, and is an unset variable."""
+    if not path:
+        from convsmith.errors import UsageError
+
+        raise UsageError("An empty path was given.", mend="Name a file or a folder; the current one is `.`.")
 
 
 def weights_source(text: str, runs: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -63,8 +64,11 @@ def predict(
     A picture that cannot be read gets a row with the reason, and the exit code is then 3; the others are answered.
     """
     from convsmith.cli import sorting
+    from convsmith.errors import UsageError
 
     _refuse(words, model, weights)
+    if as_json and style not in (None, "json"):
+        raise UsageError(f"--json and --format {style} are two forms.", mend="Give one of them.")
     paths = words if model else words[1:]
     folder = None if model else _run(words[0], runs)
     files = list(_files(paths))
@@ -147,10 +151,15 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
     if not paths:
         raise UsageError("No picture was named.", mend="Give files, folders, or - to read one path a line.")
     for path in paths:
+        options.refuse_empty(path)
+        if path == "-" and sys.stdin is None:
+            raise UsageError(
+                "There is no standard input to read paths from.", mend="Write: find … | convsmith predict …"
+            )
         if path == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif Path(path).is_dir():
-            inside = [item for item in Path(path).rglob("*") if _is_picture(item, EXTENSIONS)]
+            inside = [item for item in _below(path) if _is_picture(item, EXTENSIONS)]
             if not inside:
                 raise UsageError(f"{path} holds no images.", mend=f"Extensions read: {', '.join(sorted(EXTENSIONS))}.")
             yield from sorted(map(str, inside))
@@ -162,9 +171,31 @@ def _files(paths: Iterable[str]) -> Iterator[str]:
             )
 
 
+def _below(folder: str) -> Iterator[Path]:
+    """All that lies below a folder.
+
+    Raises:
+        DataError: a folder cannot be opened; its pictures would be missing from the answers.
+    """
+    from convsmith.errors import DataError
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"The folder {error.filename} cannot be opened: {error.strerror}.",
+            mend="Allow it to be read (chmod u+rx), or name the folders beside it.",
+        ) from error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
+
+
 def _is_picture(path: Path, extensions: Container[str]) -> bool:
-    """Whether a folder's entry is meant: hidden files (macOS leaves `._name.png`) are not."""
-    return path.suffix.lower().lstrip(".") in extensions and not path.name.startswith(".") and path.is_file()
+    """Whether a folder's entry is meant: hidden files (macOS leaves `._name.png`) are not; links to nothing are, and
+    get a row among what cannot be read.
+    """
+    if path.suffix.lower().lstrip(".") not in extensions or path.name.startswith("."):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _rows(trained: Any, files: list[str], batch: int, *, whole: bool) -> Iterator[dict[str, Any]]:

@@ -47,24 +47,34 @@ def rescore(run: RunFolder) -> dict[str, Any]:
         The new content of `results.json`, which is written.
 
     Raises:
-        RunError: the run is not finished, so its predictions may not be whole; or they cannot be read.
+        RunError: the run is not finished, so its predictions may not be whole; or some are missing or cannot be read.
     """
     run.refuse_unfinished()
     manifest = run.read_json("manifest.json")
-    majority = commonest_class(manifest["data"]["counts"])
+    counts = manifest["data"]["counts"]
+    lost = [role for role in ("test", "tune") if any(counts.get(role, {}).values()) and not _answered(run, role)]
+    if lost:
+        raise RunError(
+            f"{run.path} was measured on {lost[0]} images, and {_file(lost[0])} is not there any more.",
+            mend=f"Put it back from a copy, or remove report.html and make all anew: convsmith resume {run.path}",
+        )
+    majority = commonest_class(counts)
     splits = {
         split: SCORERS.build(manifest["task"], Answers.load(run.predictions / f"{split}.npz", majority=majority))
         for split in ("train", "tune", "test")
-        if run.has(f"predictions/{split}.npz")
+        if _answered(run, split)
     }
-    if splits.keys() <= {"train"}:
-        raise RunError(
-            f"{run.path} has predictions of neither test nor tune images.",
-            mend=f"Remove its report.html and make them again: convsmith resume {run.path}",
-        )
     results = {"schema": 1, "task": manifest["task"], "splits": splits}
     run.write_json("results.json", results)
     return results
+
+
+def _file(role: str) -> str:
+    return f"predictions/{role}.npz"
+
+
+def _answered(run: RunFolder, role: str) -> bool:
+    return run.has(_file(role))
 
 
 def commonest_class(counts: Mapping[str, Mapping[str, int]]) -> int | None:

@@ -65,6 +65,7 @@ class _Tree:
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)  # folders that could not be opened, and why
 
     def skip(self, path: str, reason: str) -> None:
         self.skipped.append((path_to_id(path), reason))
@@ -156,7 +157,11 @@ def _walk(root: Path) -> _Tree:
         real = bool(waiting)  # real folders first, so that a link never takes the place of what it leads to
         relative = waiting.pop() if real else links.popleft()
         folder = os.path.join(root, relative)  # noqa: PTH118 - names of undecodable bytes, by the hundred thousand
-        status = os.stat(folder)  # noqa: PTH116
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+        except OSError as error:  # another program has removed it meanwhile
+            tree.skip(relative, f"the folder cannot be opened ({error.strerror})")
+            continue
         if (status.st_dev, status.st_ino) in visited:
             tree.skip(relative, "a link to a folder that is counted at its own place")
             continue
@@ -168,6 +173,7 @@ def _walk(root: Path) -> _Tree:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             tree.skip(relative, f"the folder cannot be opened ({error.strerror})")
+            tree.closed[relative] = str(error.strerror)
             continue
         for entry in found:
             path = f"{relative}/{entry.name}" if relative else entry.name
@@ -325,6 +331,11 @@ def _check_classes(
         filled[role].add(name)
     first = next((role for role in ("train", "") if role in folders), "")
     empty = [path_to_id(name) for name in folders[first] if name not in filled[first]]
+    if locked := [path for path in tree.closed if any(part in empty for part in path.split("/"))]:
+        raise DataError(
+            f"{shown(str(root))}/{locked[0]} cannot be opened: {tree.closed[locked[0]]}.",
+            mend="Allow it to be read (chmod u+rx), or leave that class out by moving its folder away.",
+        )
     if empty:
         hollow = set(empty)
         others = commonest(path for path in tree.files if any(part in hollow for part in path.split("/")[:-1]))

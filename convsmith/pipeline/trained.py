@@ -24,7 +24,7 @@ from convsmith.pipeline.messages import Listener, Message, silent
 from convsmith.pipeline.origin import PUBLISHED, published
 from convsmith.pipeline.preparing import declares_range, pixels, prepare, recorded_roles
 from convsmith.recipe import Data, Recipe, settled
-from convsmith.run_folder import RunFolder
+from convsmith.run_folder import DAMAGED, RunFolder, disk_errors
 from convsmith.tasks import Task
 from convsmith.training import last_checkpoint, untouched
 
@@ -100,6 +100,8 @@ def load_trained(run: RunFolder, *, code: Code | ModelFunction | None = None, de
     """
     recipe = run.read_recipe()
     manifest = run.read_json("manifest.json")
+    if not manifest.get("classes") or not isinstance(manifest["classes"], list):
+        raise RunError(f"{run.path}/manifest.json names no classes.", mend=DAMAGED)
     checkpoint = last_checkpoint(run.checkpoints)
     if checkpoint is None:
         raise RunError(f"{run.path} has no checkpoint yet.", mend=f"Let it train first: convsmith resume {run.path}")
@@ -120,8 +122,7 @@ def recorded_temperature(run: RunFolder) -> float | None:
     """
     if not run.has("calibration.json"):
         return None
-    record = run.read_json("calibration.json")
-    value = record.get("temperature") if isinstance(record, dict) else None
+    value = run.read_json("calibration.json").get("temperature")
     if not isinstance(value, float | int) or not 0 < value < math.inf:
         raise RunError(
             f"{run.path}/calibration.json states a temperature of {value!r}, which is no number above 0.",
@@ -211,7 +212,8 @@ def evaluate_on(
         answers = with_temperature(answers, trained.temperature)
     result = trained.task.score(answers)
     name = f"evaluations/{dataset.fingerprint[:12]}"
-    (run.path / name).mkdir(parents=True, exist_ok=True)
+    with disk_errors(f"writing {run.path / name}"):
+        (run.path / name).mkdir(parents=True, exist_ok=True)
     answers.save(run.path / name / "predictions.npz")
     record = {"schema": 1, "task": trained.task.name, "source": source, "fingerprint": dataset.fingerprint}
     run.write_json(f"{name}/results.json", {**record, "seen": seen, "splits": {"evaluation": result}})

@@ -130,3 +130,23 @@ def test_an_empty_folder_is_refused_and_an_empty_list_gets_no_rows(run: Path, tm
     assert done.code == 2
     assert "holds no images" in done.err
     assert typed("predict", run, "-", "--json", stdin="").json == []
+
+
+def test_a_link_to_nothing_in_a_folder_gets_a_row_with_the_reason(run: Path, insects: Path, tmp_path: Path):
+    shutil.copytree(insects / "bee", tmp_path / "bee")
+    (tmp_path / "bee" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    done = typed("predict", run, tmp_path / "bee", "--json")
+    assert done.code == 3
+    (row,) = [row for row in done.json if row["path"].endswith("gone.png")]
+    assert row["class"] is None
+    assert row["error"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_folder_that_cannot_be_opened_is_named_and_not_passed_over(run: Path, insects: Path, tmp_path: Path):
+    shutil.copytree(insects / "bee", tmp_path / "all" / "bee")
+    (tmp_path / "all" / "closed").mkdir(mode=0)
+    for command in (("predict", run, tmp_path / "all"), ("data", tmp_path / "all")):
+        done = typed(*command)
+        assert done.code == 3
+        assert "cannot be opened: Permission denied" in " ".join(done.err.split())

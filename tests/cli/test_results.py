@@ -145,14 +145,17 @@ def test_a_run_that_did_not_end_has_no_figures_to_show(command: str, several: Pa
     assert typed("runs", "--runs", several, "--json").json[0]["result"] == "not finished"
 
 
-def test_figures_of_training_images_never_lead(run: Path, tmp_path: Path):
+@pytest.mark.parametrize("lost", [("test", "tune"), ("test",), ("tune",)])
+def test_figures_of_other_images_never_take_the_place_of_those_that_were_lost(
+    run: Path, tmp_path: Path, lost: tuple[str, ...]
+):
     shutil.copytree(run, tmp_path / "run")
-    for split in ("test", "tune"):
+    for split in lost:
         (tmp_path / "run" / "predictions" / f"{split}.npz").unlink()
     before = (tmp_path / "run" / "results.json").read_bytes()
     done = typed("evaluate", tmp_path / "run")
     assert done.code == 4
-    assert "neither test nor tune" in done.err
+    assert f"predictions/{lost[0]}.npz is not there any more" in " ".join(done.err.split())
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 
 

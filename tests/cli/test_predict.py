@@ -39,6 +39,7 @@ def test_the_runs_own_images_get_the_recorded_pixels_and_logits(batch: int, run:
     assert_as_recorded(run, {name: insects / name for name in recorded(run)}, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_fashion_mnist_written_as_png_gets_the_recorded_pixels_and_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,7 +32,7 @@ def words_of(command: str, snow: Path, run: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["doctor", *(pytest.param(command, marks=pytest.mark.slow) for command in ("data", "runs", "models", "predict"))],
+    ["runs", *(pytest.param(command, marks=pytest.mark.slow) for command in ("data", "doctor", "models", "predict"))],
 )
 def test_an_ascii_pipe_whose_reader_leaves_gets_plain_text_and_no_traceback(command: str, snow: Path, run: Path):
     """Once read to the end, and once to the first line, by the same shell, so that both hold for every command."""

@@ -101,6 +101,7 @@ def test_the_users_own_run_is_a_start_for_new_classes(run: Path, tmp_path: Path)
                 shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_published_weights_are_used_and_the_list_of_runs_names_the_network(photos: Path, tmp_path: Path):
     torch.manual_seed(0)
     file = tmp_path / f"{NETWORK}.safetensors"

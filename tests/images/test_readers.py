@@ -71,6 +71,7 @@ def test_an_audit_that_ends_early_leaves_no_reader_behind(paths, processes, tmp_
     assert not children(), caught  # although the traceback still holds every frame
 
 
+@pytest.mark.slow
 def test_a_command_that_is_refused_while_readers_are_at_work_ends_at_once(tmp_path):
     command = [
         sys.executable,

@@ -60,6 +60,7 @@ def test_turns_are_drawn_only_where_symmetry_allows_them(photos: Path):
     assert operations("none") != operations("left-right") != operations("any")
 
 
+@pytest.mark.slow
 def test_a_table_with_columns_and_its_own_split_is_trained_on(photos: Path, tmp_path: Path):
     words = ("--images", photos, "--label", "what", "--group", "who", "--split", "part", "--weights", "none")
     run = trained(photos.parent / "photos.csv", tmp_path / "runs", *words, "--epochs", 1)

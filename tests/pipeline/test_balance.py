@@ -65,6 +65,7 @@ def test_three_times_as_many_of_one_class_are_made_up_for_by_weights(
     assert sorted(whole.tolist()) == pytest.approx([by_hand[0]] * 40 + [by_hand[1]] * 12)
 
 
+@pytest.mark.slow
 def test_classes_of_about_the_same_size_are_left_alone_and_so_is_what_was_asked(
     photos: Path, uneven: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -205,6 +205,7 @@ def test_each_stage_has_its_share_of_the_rate_and_frozen_ones_have_none(
     assert max(line["values"].get("rate", 0) for line in log) <= 0.002
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_is_repeated_by_its_own_recipe_whether_features_are_kept_or_not(
     tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -125,6 +125,7 @@ def test_a_run_starts_another_with_its_own_classes_and_fits_their_head_anew(tune
     assert {name for name in after if not torch.equal(after[name], before[name])} == HEAD
 
 
+@pytest.mark.slow
 def test_a_network_designed_here_is_a_start_too(photos: Path, others: Path, tmp_path: Path):
     first = trained(photos, tmp_path / "first", "--weights", "none", "--model", "convnet", "--epochs", 1, "--size", 32)
     run = train(

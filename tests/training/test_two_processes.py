@@ -138,6 +138,7 @@ def test_one_killed_ends_the_other_in_bounded_time_with_a_clear_error(tmp_path):
     assert "convsmith resume" in out
 
 
+@pytest.mark.slow
 def test_an_error_of_one_is_its_own_and_the_other_ends(tmp_path):
     workers = start("raise", tmp_path)
     (out, err), (_, own) = finish(workers, timeout=60)

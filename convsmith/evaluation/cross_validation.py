@@ -98,13 +98,14 @@ def score(answers: Answers) -> dict[str, Any]:
         answers: of `pool`.
     """
     repeats = answers.arrays["repeat"]
+    tempered = bool((answers.arrays.get("temperature", np.ones(1)) != 1).any())  # runs of before had no temperature
     majority = int(np.bincount(answers.arrays["targets"], minlength=len(answers.classes)).argmax())
     records = []
     for repeat in np.unique(repeats):
         rows = np.flatnonzero(repeats == repeat)
         own = _some(answers, rows)
         record = evaluate(Predictions.of(own), majority=majority, groups=own.groups)
-        records.append({**record, "uncalibrated": uncalibrated(own)})
+        records.append({**record, "uncalibrated": uncalibrated(own)} if tempered else record)
     return records[0] if len(records) == 1 else _mean_record(records, answers)
 
 
@@ -170,6 +171,7 @@ def _mean_record(records: Sequence[Mapping[str, Any]], answers: Answers) -> dict
         **{
             part: {name: _mean([record[part][name] for record in records]) for name in first[part]}
             for part in ("metrics", "uncalibrated")
+            if part in first
         },
         "per_class": [
             {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,9 +78,8 @@ def confidence_figures(
 
 def uncalibrated(answers: Answers) -> dict[str, Any]:
     """`confidence_figures` of answers as the network gave them, without their temperature, for JSON."""
-    plain = Predictions.of(
-        replace(answers, arrays={**answers.arrays, "temperature": np.ones(len(answers.arrays["ids"]))})
-    )
+    raw = {name: values for name, values in answers.arrays.items() if name != "temperature"}
+    plain = Predictions.of(dataclasses.replace(answers, arrays=raw))
     found = confidence_figures(plain.logits, plain.targets, answers.groups)
     return {name: estimate.to_json() for name, estimate in found.items()}
 

@@ -121,9 +121,9 @@ def typed_layer(options: Mapping[str, Any], assignments: Iterable[str]) -> dict[
     assigned = parse_assignments(assignments)
     for key, value in options.items():
         stated: Any = assigned
-        for part in key.split("."):
-            stated = stated.get(part) if isinstance(stated, Mapping) else None
-        if stated is not None and stated != value:
+        for part in key.split("."):  # an assignment may well be of null, so what is not there is told by itself
+            stated = stated.get(part, value) if isinstance(stated, Mapping) else value
+        if stated != value:
             raise UsageError(f"An option says {key}={value}, and --set {key}={stated}.", mend="Give one of them.")
     return layer(options, over=assigned)
 

@@ -212,6 +212,7 @@ CASES = [
     ("train good bad", 2, "unexpected extra argument (bad)", "needs quotes"),
     ("train good --epochs 3 --budget 1m", 2, "both say how long", "Give one of them"),
     ("train good --epochs 3 --set train.epochs=4", 2, "train.epochs=3, and --set train.epochs=4", "Give one of them"),
+    ("train good --epochs 3 --set train.epochs=null", 2, "and --set train.epochs=None", "Give one of them"),
     ("data good --size 64 --set image.size=96", 2, "image.size=64, and --set image.size=96", "Give one of them"),
     ("train good --model resnet18 --set model=resnet50", 2, "model=resnet18, and --set model=resnet50", "Give one"),
     ("predict own ''", 2, "An empty path was given", "the current one is `.`"),

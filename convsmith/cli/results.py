@@ -105,6 +105,7 @@ def evaluate(
         from convsmith import pipeline
         from convsmith.recipe import Data
 
+        options.refuse_empty(data)
         named = Data.model_validate({"source": data, "limit": limit, **columns})
         with pipeline.Progress(quiet=quiet) as tell:
             trained = pipeline.load_trained(folder, code=options.own_code(code), device=device)

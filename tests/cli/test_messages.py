@@ -216,6 +216,7 @@ CASES = [
     ("data good --size 64 --set image.size=96", 2, "image.size=64, and --set image.size=96", "Give one of them"),
     ("train good --model resnet18 --set model=resnet50", 2, "model=resnet18, and --set model=resnet50", "Give one"),
     ("predict own ''", 2, "An empty path was given", "the current one is `.`"),
+    ("evaluate own --code fine.py --data ''", 2, "An empty path was given", "the current one is `.`"),
     ("data ''", 2, "An empty path was given", "the current one is `.`"),
     ("predict own good --json --format csv", 2, "--json and --format csv are two forms", "Give one of them"),
     ("train good --budget soon", 2, "'soon' is no length of time", "90s, 5m or 1h30m"),
